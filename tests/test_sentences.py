@@ -61,7 +61,7 @@ def test_another_class_title_or_sentence_fails(open_snapshot: Callable[..., Snap
         raise BadFile("x")
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"), refused(DatasetError):
         pass
-    for titles in (("Steps",), ("Rank", "Steps"), ("Steps", "Rank", "Batch")):
+    for titles in (("Steps",), ("Rank", "Steps"), ("Steps", "Rank", "Batch size")):
         with pytest.raises(AssertionError):
             refuse(*titles)
     command = re.escape("python -m pytest --write-sentences tests/core/test_a.py")

@@ -277,7 +277,22 @@ def _format_error(model: type[BaseModel], error: dict[str, Any]) -> str:
     if is_missing or error["type"] == "missing":  # then the value is all that was given
         return f"{title}: is needed."
     description = _describe_error(error["type"], value, context, error["msg"])
+    if _may_be_rounded(value):
+        return f"{title}: {description}; what you entered is far beyond that."
     return f"{title}: {description} (not {quote(value)})."
+
+
+def _may_be_rounded(value: Any) -> bool:
+    """Return whether a page may have rounded a number before it was sent, as browsers do.
+
+    A browser makes 100000000000000000000 of 99999999999999999999, which nobody typed.
+    """
+    if not isinstance(value, int) or abs(value) < 2**53:
+        return False
+    try:
+        return float(value) == value
+    except OverflowError:
+        return False
 
 
 def _format_bound(number: float) -> str:

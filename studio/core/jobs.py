@@ -25,7 +25,8 @@ class JobKind:
         owner_only: What a guest is told that only the owner may, such as "Searching a dataset";
             empty lets guests.
         is_short: The owner's go to the front of the queue, for somebody waits for the answer.
-        is_preemptible: It lets a short image job in between its steps.
+        is_preemptible: It lets short jobs in between its steps.
+        is_interleavable: It is let in between, if it is short and fits into memory.
         is_background: It needs no device and is done beside the others, one at a time.
     """
 
@@ -35,6 +36,7 @@ class JobKind:
     owner_only: str = ""
     is_short: bool = False
     is_preemptible: bool = False
+    is_interleavable: bool = False
     is_background: bool = False
 
 
@@ -108,7 +110,12 @@ def _describe_unload(spec: JobSpec) -> str:
     return "take out of memory: " + ", ".join(map(str, spec.get("models", ())))
 
 
-GENERATE = JobKind("generate", "studio.engine.generation.job:generate", _describe_generation)
+GENERATE = JobKind(
+    "generate",
+    "studio.engine.generation.job:generate",
+    _describe_generation,
+    is_interleavable=True,
+)
 DENOISE_STRIP = JobKind(
     "denoise_strip", "studio.engine.sweeps.denoise_strip:render_denoise_strip", _describe_strip
 )
@@ -140,6 +147,7 @@ CAPTION = JobKind(
     _describe_captioning,
     owner_only="Captioning a dataset",
     is_preemptible=True,
+    is_interleavable=True,
 )
 CLIP_SEARCH = JobKind(
     "clip_search",
@@ -147,6 +155,7 @@ CLIP_SEARCH = JobKind(
     _describe_clip_search,
     owner_only="Searching a dataset",
     is_short=True,
+    is_interleavable=True,
 )
 UPSCALE = JobKind("upscale", "studio.engine.upscaling.job:upscale", _describe_upscale)
 UNLOAD = JobKind(

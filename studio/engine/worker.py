@@ -1,7 +1,8 @@
 """One worker process: one device, claim → work → record, until nobody needs it.
 
 Knows: the job table, which work belongs to which kind, how a worker begins and ends.
-Does not know: gradio; who submitted a job; what a work does inside.
+Does not know: gradio; who submitted a job; what a work does inside; which short job may be done
+between the steps of a long one (interleaving.py).
 
 What a kind's work is stands in core/jobs.py by name; torch is imported with it, after the worker
 has said that it starts.
@@ -26,13 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
-from studio.core.base import validate_stored
-from studio.core.generation.request import GenerationRequest
-from studio.core.generation.rules import count_steps
 from studio.core.jobs import (
     BACKGROUND_KINDS,
     DOWNLOAD,
-    GENERATE,
     JOB_KINDS,
     TRAIN,
     TRAINING_DRY_RUN,
@@ -52,12 +49,9 @@ KINDS_WITH_OWN_MODEL = (TRAIN.name, TRAINING_DRY_RUN.name)
 # another system does not know, are left alone.
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 ALLOCATOR_SETTINGS = "expandable_segments:True"
-# Steps of all images of a job that may be done between two steps of a long work.
-MAX_INTERLEAVED_STEPS = 500
 # A waiting job starts 10 ms later on average, and an idle worker costs under 1 % of a core.
 POLL_SECONDS = 0.02
 BACKGROUND_POLL_SECONDS = 0.2
-PEEK_SECONDS = 0.05  # between two looks for a job to let in between
 MAX_DISK_PAUSE_SECONDS = 5.0  # between two tries to write to a disk that took nothing
 log = logging.getLogger("worker")
 
@@ -129,7 +123,6 @@ class _Worker:
         self._demand = demand or Demand(settings, jobs)
         self._disk_pause_seconds = 0.0  # after the last try to take a job
         self._published_status: dict[str, Any] = {}
-        self._last_peek_time = 0.0
         self._startup_error: StudioError | None = None
         self._is_device_lost: Callable[[BaseException], bool] = import_object(
             "studio.engine.models.devices:is_device_lost"
@@ -141,6 +134,9 @@ class _Worker:
         try:
             self._context = import_object("studio.engine.context:WorkerContext").open(settings)
             self._context.pipelines.on_change = self.publish_status
+            # Imported here, as it stands on torch, which the worker says before that it loads.
+            interleaver_class = import_object("studio.engine.interleaving:Interleaver")
+            self._interleaver = interleaver_class(self._context, jobs, device, self.run_job)
         except StudioError as error:  # such as a device that is not there: every job has to hear it
             log.error("%s", error)
             self._startup_error = error
@@ -250,11 +246,7 @@ class _Worker:
                 raise StudioError(
                     f"This studio cannot do {job.kind!r} jobs; it is version {__version__}."
                 )
-            context = replace(self._context, owner=job.owner)
-            if JOB_KINDS[job.kind].is_preemptible:
-                context = replace(context, interleave_job=self.interleave_job)
-            result = self._job_functions[job.kind](context, job.spec, Reporter(self._jobs, job.id))
-            self._record_end(job, "done", result)
+            self._record_end(job, "done", self._call_job_function(job))
         except Cancelled:
             self._record_end(job, "cancelled")
         except StudioError as error:
@@ -271,6 +263,16 @@ class _Worker:
             self._release_memory()
         if job.kind not in BACKGROUND_KINDS:  # those change nothing on the device
             self.publish_status()
+
+    def _call_job_function(self, job: Job) -> Any:
+        """Do a job's work and return its result; a long one lets short ones in."""
+        context = replace(self._context, owner=job.owner)
+        function, report = self._job_functions[job.kind], Reporter(self._jobs, job.id)
+        if not JOB_KINDS[job.kind].is_preemptible:
+            return function(context, job.spec, report)
+        context = replace(context, interleave_job=self._interleaver.interleave_job)
+        with self._interleaver.hold_open(job.kind):
+            return function(context, job.spec, report)
 
     def _record_end(
         self, job: Job, state: str, result: Any = None, error: str | None = None
@@ -307,41 +309,6 @@ class _Worker:
         gc.collect()
         if self.is_healthy and not self._startup_error:
             self._context.pipelines.device.empty_cache()
-
-    def interleave_job(self, required_bytes: int) -> bool:
-        """Do the next waiting image job if it is short and fits beside the long work.
-
-        Returns whether there was one. The long work has a model of its own and draws nothing from
-        global state, so it does not notice.
-        """
-        if time.monotonic() - self._last_peek_time < PEEK_SECONDS:
-            return False
-        self._last_peek_time = time.monotonic()
-        try:
-            waiting = self._jobs.peek(GENERATE.name)
-        except DiskError:
-            return False
-        if waiting is None or not self._can_interleave(waiting, required_bytes):
-            return False
-        try:
-            job = self._jobs.claim(self._device, waiting.id)
-        except DiskError:  # the long work goes on as long as it can
-            return False
-        if job is None:
-            return False
-        self.run_job(job)
-        return True
-
-    def _can_interleave(self, job: Job, required_bytes: int) -> bool:
-        try:
-            request = validate_stored(GenerationRequest, job.spec)
-            model = self._context.home.library.get_model(request.model)
-            resolved = self._context.home.inputs.resolve(request, model.native_size, 0)
-            if count_steps(resolved, resolved.size) * request.num_images > MAX_INTERLEAVED_STEPS:
-                return False
-            return bool(self._context.pipelines.can_run_concurrently(request, required_bytes))
-        except StudioError:
-            return True  # it says so itself, at once
 
 
 def unload_models(

@@ -68,7 +68,7 @@ def test_from_a_folder_to_a_compared_grid(
     # pictures without captions
     send(page, "our plush", *PLUSH)
     expect(page.locator("#album-taken")).to_contain_text(
-        f"{len(PLUSH)} pictures and 0 captions were added to our plush"
+        f"{len(PLUSH)} images and 0 captions added to our plush"
     )
     expect(
         page.locator(f"#album-found [data-pictures='{len(PLUSH)}'][data-captioned='0']")
@@ -76,7 +76,7 @@ def test_from_a_folder_to_a_compared_grid(
     expect(page.locator("#album-cards .album-card")).to_have_count(len(PLUSH))
 
     # first shown, then written; what may stay empty is empty, also where it comes into view late
-    page.get_by_role("button", name="More settings of the captioner").click()
+    page.get_by_role("button", name="Advanced captioning settings").click()
     for name in ("tokens", "batch"):
         expect(page.locator(f"#caption-{name} input")).to_have_value("")
     page.locator("#caption-dry").click()
@@ -99,7 +99,7 @@ def test_from_a_folder_to_a_compared_grid(
     # the word that calls it
     fill(page, "caption-trigger", "mysks")
     page.locator("#caption-dress").click()
-    expect(page.locator("#album-note")).to_contain_text(f"mysks was put into {len(PLUSH)} captions")
+    expect(page.locator("#album-note")).to_contain_text(f"mysks was added to {len(PLUSH)} captions")
     assert all(file.read_text().startswith("mysks, ") for file in folder.glob("*.txt"))
 
     # trained on
@@ -188,9 +188,7 @@ def test_captions_are_edited_kept_and_undone(
         made.writestr("broken.png", b"no picture")
     page = visit(shared)
     send(page, "", archive)
-    expect(page.locator("#album-taken")).to_contain_text(
-        "6 pictures and 6 captions were added to bears"
-    )
+    expect(page.locator("#album-taken")).to_contain_text("6 images and 6 captions added to bears")
     expect(page.locator("#album-taken")).to_contain_text("broken.png")
     folder, box = shared.home / "datasets" / "bears", page.locator("#album-cards textarea").first
     before = caption(page)
@@ -255,7 +253,7 @@ def test_a_phone_sees_all_of_the_captions(shared: Studio, visit: Callable[..., P
     expect(
         page.locator("#album-cards textarea").first
     ).not_to_be_editable()  # it came with the studio
-    page.get_by_role("button", name="Copy it to edit").click()
+    page.get_by_role("button", name="Copy to edit").click()
     expect(page.locator("#caption-dataset input")).to_have_value("my mysks")
     expect(page.locator("#album-cards textarea").first).to_be_editable()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -265,9 +263,7 @@ def test_a_phone_sees_all_of_the_captions(shared: Studio, visit: Callable[..., P
 def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_path: Path) -> None:
     page = visit(shared)
     send(page, "many", *PLUSH[:8], *(picture.with_suffix(".txt") for picture in PLUSH[:8]))
-    expect(page.locator("#album-taken")).to_contain_text(
-        "8 pictures and 8 captions were added to many"
-    )
+    expect(page.locator("#album-taken")).to_contain_text("8 images and 8 captions added to many")
     folder = shared.home / "datasets" / "many"
 
     # replaced, after a look
@@ -281,7 +277,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     page.locator("#tool-apply").click()
     expect(page.locator("#album-note")).to_contain_text("8 changes")
     assert all("bear, soft" in file.read_text() for file in folder.glob("*.txt"))
-    page.locator("#tool-how").get_by_label("A pattern (regex)").check()
+    page.locator("#tool-how").get_by_label("Regular expression").check()
     fill(page, "tool-find", "(((")
     page.locator("#tool-apply").click()
     expect(page.locator(".toast-body")).to_contain_text("no pattern that can be used")
@@ -332,9 +328,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     expect(page.locator("#album-everything")).to_be_visible(timeout=60_000)
     expect(page.locator("#album-cards .album-card").first).to_have_attribute("data-key", "001.png")
     shot(page, "captions-search")
-    page.locator("#album-cards .album-card").nth(3).get_by_role(
-        "button", name="more like it"
-    ).click()
+    page.locator("#album-cards .album-card").nth(3).get_by_role("button", name="Similar").click()
     expect(page.locator("#album-cards .album-card")).to_have_count(7, timeout=60_000)
     page.locator("#find-sent input[type=file]").set_input_files(PLUSH[5])
     expect(page.locator("#album-cards .album-card").first).to_have_attribute(
@@ -342,7 +336,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     )
     expect(page.locator("#album-cards .album-about").first).to_contain_text("1.000")
     page.locator("#find-fit").click()
-    expect(page.locator("#album-note")).to_contain_text("the worst first", timeout=60_000)
+    expect(page.locator("#album-note")).to_contain_text("worst match first", timeout=60_000)
     page.locator("#find-twins").click()
     expect(page.locator("#find-doing")).to_contain_text("Nothing was found", timeout=60_000)
 

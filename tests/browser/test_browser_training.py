@@ -54,7 +54,7 @@ def test_the_moon_from_the_first_click_to_a_picture(
     expect(page.locator("#train-pictures")).to_contain_text("all captioned")
     expect(page.locator("#train-pictures img")).to_have_count(8)
     expect(page.locator("#train-plan .sum")).to_contain_text(
-        "24 pictures × 1 repeat ÷ batch 4 × 41.7 epochs = 250 steps"
+        "24 images × 1 repeat ÷ batch 4 × 41.7 epochs = 250 steps"
     )
     expect(page.locator("#training-name input, #training-name textarea").first).to_have_value(
         "moon"
@@ -185,7 +185,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     expect(page.locator("#train-plan .faults")).to_contain_text("both decide the length")
     fill_training(page, steps="")
     expect(page.locator("#train-plan .sum")).to_contain_text(
-        "24 pictures × 1 repeat ÷ batch 1 × 3 epochs = 72 steps"
+        "24 images × 1 repeat ÷ batch 1 × 3 epochs = 72 steps"
     )
     fill_training(page, model=HOSTILE)
     expect(page.locator("#train-plan .faults")).to_contain_text("<img src=x")

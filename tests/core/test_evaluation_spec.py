@@ -1,11 +1,11 @@
-"""Was it worth it: prompts and the rule, without any picture."""
+"""Was it worth it: the prompts and the sweep, without any picture."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.core.base import validate
@@ -15,13 +15,10 @@ from studio.core.training.config import TrainingConfig
 from studio.core.training.evaluation import (
     MAX_CHECKPOINTS,
     MAX_SCENES,
-    MIN_FOLLOWING_RATIO,
     PROMPT_TEMPLATES,
-    EvaluationPoint,
     build_scene_prompts,
     build_sweep,
     derive_concept_name,
-    recommend,
     select_checkpoints,
 )
 
@@ -73,6 +70,50 @@ def test_scenes_are_new_ones() -> None:
     assert len(PROMPT_TEMPLATES) == MAX_SCENES
 
 
+TOY = [
+    "mysks, a photo of a small white plush toy on a sofa",
+    "Mysks, a photo of a small white plush toy, close-up",
+    "mysks, a cartoon of a small white plush toy in the rain",
+]
+
+
+def test_scenes_are_worded_as_captions_that_begin_with_the_trigger() -> None:
+    """No class word was asked for, and "a photo of a mysks" stands in no caption."""
+    scenes = build_scene_prompts(config(trigger="mysks"), TOY)
+    assert scenes[0] == "mysks, a photo of a small white plush toy in the jungle"
+    assert len(scenes) == MAX_SCENES
+    assert all(scene.startswith("mysks, ") for scene in scenes)
+    # their words win over a class word that no caption has
+    named = build_scene_prompts(config(trigger="mysks", class_word="bear"), TOY)
+    assert named == scenes
+
+
+@pytest.mark.parametrize(
+    ("class_word", "captions", "scene"),
+    [
+        ("plush toy", ["mysks, on a sofa", "mysks, red"], "mysks, a photo of a plush toy in the"),
+        ("", ["mysks, on a sofa", "mysks, red"], "a photo of a mysks in the"),
+        (
+            "",
+            ["mysks, a photo of an owl", "mysks, an owl asleep"],
+            "mysks, a photo of an owl in the",
+        ),
+        ("", ["mysks", "mysks", ""], "a photo of a mysks in the"),
+        ("", ["a mysks on a sofa", "mysks asleep"], "a photo of a mysks in the"),
+    ],
+)
+def test_scenes_call_it_what_captions_call_it(
+    class_word: str, captions: list[str], scene: str
+) -> None:
+    asked = config(trigger="mysks", class_word=class_word)
+    assert build_scene_prompts(asked, captions)[0] == f"{scene} jungle"
+
+
+def test_long_captions_do_not_make_long_scenes() -> None:
+    captions = ["mysks, " + "very " * 500 + "white toy"] * 2
+    assert max(map(len, build_scene_prompts(config(trigger="mysks"), captions))) < 150
+
+
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=40, unique=True))
 def test_the_last_checkpoint_is_always_compared(steps: list[int]) -> None:
     found = select_checkpoints(steps)
@@ -91,73 +132,3 @@ def test_the_comparison_paints_the_base_once_on_equal_seeds() -> None:
         ("b", 1000),
         ("c", 1001),
     }
-
-
-def point(step: int, weight: float, concept: float, following: float) -> EvaluationPoint:
-    return EvaluationPoint(f"moon-{step}", step, weight, concept, following, 0.3)
-
-
-BASE = point(0, 0, 0.0, 1.0)
-
-
-def test_it_recommends_what_shows_most_and_still_follows() -> None:
-    points = [
-        point(100, 0.7, 0.2, 1),
-        point(100, 1, 0.4, 1),
-        point(200, 0.7, 0.7, 1),
-        point(200, 1, 0.72, 0.5),
-        point(300, 0.7, 0.9, 0.4),
-    ]
-    found = recommend(points, BASE)
-    assert found.best == points[2]
-    said = " ".join(found.sentences)
-    assert "moon-200 (step 200) at weight 0.7" in said
-    assert "70%" in said
-    assert "Above that, at weight 1, pictures stop following the prompt (50%)" in said
-    assert "from step 300 on" in said
-
-
-def test_of_equals_the_plain_weight_and_the_shorter_training_win() -> None:
-    points = [point(200, 1.3, 0.80, 1), point(300, 1, 0.79, 1), point(200, 1, 0.78, 1)]
-    assert recommend(points, BASE).best == points[2]
-    assert "None of the weights" in recommend(points, BASE).sentences[-1]
-
-
-def test_it_says_when_nothing_was_learned_or_nothing_follows() -> None:
-    found = recommend([point(100, 1, 0.02, 1), point(100, 1.3, -0.1, 1)], BASE)
-    assert found.best is None
-    assert "learned little" in found.sentences[0]
-    found = recommend([point(100, 1, 0.9, 0.3), point(100, 0.4, 0.6, 0.5)], BASE)
-    assert found.best is not None
-    assert found.best.concept == 0.6
-    assert "No setting both" in found.sentences[0]
-    assert recommend([], BASE).best is None
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from([100, 200]),
-            st.sampled_from([0.4, 1.0]),
-            st.floats(-1, 2),
-            st.floats(0, 1),
-        ),
-        max_size=8,
-    )
-)
-@example([(100, 0.4, 0.0625, 1.0), (100, 0.4, 0.125, 1.0)])
-def test_what_is_recommended_follows_if_anything_does(
-    rows: list[tuple[int, float, float, float]],
-) -> None:
-    points = [point(*row) for row in rows]
-    best = recommend(points, BASE).best
-    keeping = [
-        one
-        for one in points
-        if one.following >= MIN_FOLLOWING_RATIO and one.concept >= evaluation.MIN_CONCEPT
-    ]
-    assert best is None or best in points
-    assert not keeping or best in keeping
-    assert evaluation.serialize_report(points, BASE, recommend(points, BASE))["points"] == [
-        vars(one) for one in points
-    ]

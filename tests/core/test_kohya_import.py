@@ -229,7 +229,7 @@ def test_the_thesis_as_it_was_meant() -> None:
     assert made["steps"] is None
     assert found["steps"] is None
     assert any(
-        notice["note"].startswith("depend on how many pictures")
+        notice["note"].startswith("depend on how many images")
         for notice in found["notices"]
         if notice["key"] == "steps"
     )

@@ -16,6 +16,7 @@ from studio.core.base import validate
 from studio.core.catalog import SCHEDULERS, SPECIAL_AXES
 from studio.core.generation.request import SEED_LIMIT, GenerationRequest
 from studio.core.sweeps import spec as spec_module
+from studio.core.sweeps.repeats import drop_repeated_values, find_repeated_values
 from studio.core.sweeps.spec import (
     FAST_BATCH_SIZE,
     MAX_CELLS,
@@ -26,6 +27,7 @@ from studio.core.sweeps.spec import (
     ModelTimings,
     SweepPlan,
     SweepSpec,
+    group_faults,
     list_axes,
     plan_sweep,
 )
@@ -505,10 +507,51 @@ def test_every_bad_cell_is_told_before_the_first_runs() -> None:
     assert "Model default, Uniform, Simple" in told[2]
 
 
-def test_faults_are_capped_with_counts() -> None:
+def test_faults_of_many_values_are_one_sentence() -> None:
     told = refuse(axis("steps", "151-250"), axis("seed", "1-3"))
+    assert told == ["Steps: has to be 150 or less (not 151, 152, 153 and 97 more)."]
+
+
+def test_faults_are_grouped_by_what_is_wrong_and_capped() -> None:
+    told = group_faults([(f"Cell {k}", f"Prompt: word {k} is wrong.") for k in range(50)])
     assert len(told) == MAX_REPORTED_FAULTS + 1
-    assert told[0].startswith("Cell 1, 1 (Steps 151 · Seed 1): Steps: ")
+    assert told[0] == "Cell 0: Prompt: word 0 is wrong."
+    assert told[-1] == "30 more faults like these, in 50 cells altogether."
+    assert group_faults([("Cell 1", "Steps: too many (not 9)."), ("Cell 2", "A (not 7).")]) == [
+        "Cell 1: Steps: too many (not 9).",
+        "Cell 2: A (not 7).",
+    ]
+    few = [(f"Cell {k}", f"Steps: too many (not {k}).") for k in (7, 8, 7, 9)]
+    assert group_faults(few) == ["Steps: too many (not 7, 8 or 9)."]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "once", "repeated"),
+    [
+        ("steps", "4, 4, 8", [4, 8], (4,)),
+        ("guidance", [7, 7.5, 7.0, 7.5], [7, 7.5], (7, 7.5)),
+        ("seed", "-1, -1, 3, 3", [-1, -1, 3], (3,)),
+        ("steps", "4, 8", [4, 8], ()),
+    ],
+)
+def test_values_listed_twice_count_once(
+    field: str, values: Any, once: list[Any], repeated: tuple[Any, ...]
+) -> None:
+    found = validate(Axis, {"field": field, "values": values})
+    assert drop_repeated_values(found) == once
+    assert find_repeated_values(found) == repeated
+    linked = validate(Axis, {"field": field, "values": values, "group": 1})
+    assert find_repeated_values(linked) == ()  # three prompts on one seed
+
+
+@pytest.mark.parametrize("value", [10**20, 2**64])
+def test_a_number_that_a_browser_rounded_is_not_quoted(value: int) -> None:
+    with refused(InvalidSpec, "Seed") as caught:
+        validate(GenerationRequest, {"seed": value})
+    assert str(value) not in str(caught.value)
+    with refused(InvalidSpec, "Seed") as caught:
+        validate(GenerationRequest, {"seed": "99999999999999999999"})
+    assert "99999999999999999999" in str(caught.value)
 
 
 def test_too_many_cells_are_refused_before_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:

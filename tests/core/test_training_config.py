@@ -178,24 +178,24 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
             "train_text_encoder": True,
             "targets": "attention + feed-forward + convolutions",
         },
-        "Targets",
+        "Target layers",
     ),
-    ({"text_encoder_lr": 1e-5}, "Text encoders' rate"),
+    ({"text_encoder_lr": 1e-5}, "Text encoder learning rate"),
     (
         {"text_encoder_lr": 1e-5, "train_text_encoder": True, "train_unet": False},
-        "Text encoders' rate",
+        "Text encoder learning rate",
     ),
     ({"conv_rank": 4}, "Convolution rank"),
     ({"conv_alpha": 4, "targets": "attention"}, "Convolution alpha"),
-    ({"targets": "patterns", "target_modules": " , "}, "Patterns"),
-    ({"target_modules": "unet.*"}, "Patterns"),
+    ({"targets": "patterns", "target_modules": " , "}, "Layer patterns"),
+    ({"target_modules": "unet.*"}, "Layer patterns"),
     (
         {"optimizer": ADAFACTOR_RELATIVE_STEP, "learning_rate": 1e-4},
         "Learning rate",
     ),
     (
         {"optimizer": ADAFACTOR_RELATIVE_STEP, "lr_scheduler": "cosine"},
-        "Rate schedule",
+        "Learning rate schedule",
     ),
     ({"learning_rate": None}, "Learning rate"),
     ({"optimizer": "Adafactor", "beta1": 0.9}, "Beta 1"),
@@ -218,25 +218,25 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ),
     ({"num_class_images": 5}, "Class word"),
     ({"prior_loss_weight": 1}, "Prior weight"),
-    ({"keep_tokens": 1}, "Keep first parts"),
+    ({"keep_tokens": 1}, "Keep first tags"),
     ({"crop": "random"}, "Crop"),
-    ({"buckets": False, "bucket_min": 64}, "Shortest side"),
+    ({"buckets": False, "bucket_min": 64}, "Shortest bucket side"),
     ({"buckets": False, "bucket_step": 64}, "Bucket step"),
-    ({"buckets": False, "bucket_no_upscale": True}, "Never enlarge"),
+    ({"buckets": False, "bucket_no_upscale": True}, "Do not enlarge"),
     (
         {"bucket_no_upscale": True, "bucket_max": 2048},
-        "Longest side",
+        "Longest bucket side",
     ),
     (
         {"bucket_min": 100, "bucket_step": 64},
-        "Shortest side",
+        "Shortest bucket side",
     ),
     (
         {"bucket_min": 512, "bucket_max": 256},
-        "Shortest side",
+        "Shortest bucket side",
     ),
-    ({"bucket_min": 512, "resolution": 256}, "Shortest side"),
-    ({"bucket_max": 256, "resolution": 512}, "Longest side"),
+    ({"bucket_min": 512, "resolution": 256}, "Shortest bucket side"),
+    ({"bucket_max": 256, "resolution": 512}, "Longest bucket side"),
     ({"sample_prompts": "a moon"}, "Samples every"),
     ({"sample_every": 5}, "Sample prompts"),
     (
@@ -255,8 +255,8 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"network_type": "LoHa", "lokr_factors": "both whole"}, "LoKr matrices"),
     ({"network_type": "LoKr", "lokr_factors": "both whole", "alpha": 2}, "Alpha"),
     ({"network_type": "LoKr", "lokr_factors": "both whole", "use_rslora": True}, "Rank-stabilized"),
-    ({"train_norm": True, "targets": "attention"}, "Train the norms"),
-    ({"train_norm": True, "train_unet": False, "train_text_encoder": True}, "Train the norms"),
+    ({"train_norm": True, "targets": "attention"}, "Train norm layers"),
+    ({"train_norm": True, "train_unet": False, "train_text_encoder": True}, "Train norm layers"),
 ]
 
 
@@ -313,7 +313,7 @@ def test_family() -> None:
 
 def test_guests_may_ask_for_less() -> None:
     config().check_guest()
-    with refused(InvalidSpec, "Steps", "Batch", "Rank", "Resolution"):
+    with refused(InvalidSpec, "Steps", "Batch size", "Rank", "Resolution"):
         config(steps=2001, rank=65, train_batch_size=5, resolution=2048).check_guest()
     with refused(InvalidSpec, "LoKr matrices"):
         config(network_type="LoKr", lokr_factors="both whole").check_guest()

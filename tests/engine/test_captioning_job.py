@@ -18,7 +18,7 @@ from PIL import Image
 from studio.core.base import validate
 from studio.core.captions.spec import CaptionSpec
 from studio.core.jobs import CAPTION
-from studio.engine import worker
+from studio.engine import interleaving, worker
 from studio.engine.captioning import job as run
 from studio.engine.captioning.git import Captioner
 from studio.engine.captioning.job import caption_dataset
@@ -287,7 +287,7 @@ def test_a_short_job_slips_in_between(bench: WorkerContext) -> None:
 def test_a_worker_paints_a_picture_in_the_middle_of_it(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "PEEK_SECONDS", 0.0)
+    monkeypatch.setattr(interleaving, "PEEK_SECONDS", 0.0)
     jobs = Jobs(bench.settings.home / "jobs.sqlite")
     long = jobs.submit("caption", {"dataset": "world", "batch": 2})
     short = jobs.submit(
@@ -295,10 +295,9 @@ def test_a_worker_paints_a_picture_in_the_middle_of_it(
     )
     look = jobs.submit("clip_search", {"dataset": "world", "words": "a red boat", "limit": 3})
     serving = worker._Worker("cpu", jobs, bench.settings)
-    for id in (long, look):
-        job = jobs.claim("cpu", id)
-        assert job
-        serving.run_job(job)
+    job = jobs.claim("cpu", long)
+    assert job
+    serving.run_job(job)
     captioned, painted, found = (jobs.get(id) for id in (long, short, look))
     assert captioned
     assert painted
@@ -308,6 +307,8 @@ def test_a_worker_paints_a_picture_in_the_middle_of_it(
     assert painted.ended
     assert captioned.ended
     assert painted.ended < captioned.ended
+    assert found.ended
+    assert found.ended < captioned.ended  # a search is let in, too
     assert len(found.result["found"]) == 3
     assert found.result["clip"] == "pocket"
     jobs.close()
@@ -335,13 +336,13 @@ def test_what_is_refused_before_anything_is_loaded(bench: WorkerContext, tmp_pat
 def test_every_bad_field_at_once() -> None:
     titles = (
         "Dataset",
-        "Mode",
+        "Existing captions",
         "Prefix",
-        "Longest caption",
-        "At once",
+        "Maximum length",
+        "Batch size",
         "Filter",
         "Address",
-        "Only show",
+        "Preview",
         "colour",
     )
     with refused(InvalidSpec) as told:

@@ -310,7 +310,7 @@ def test_a_stop_keeps_what_was_looked_at(bench: WorkerContext, looked: list[int]
     (folder / "000.png").write_bytes((folder / "000.png").read_bytes()[:900])
 
     def stop(progress: Progress) -> None:
-        if progress.message == "Looking at the pictures" and progress.step >= 16:
+        if progress.message == "Looking at the images" and progress.step >= 16:
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -326,10 +326,10 @@ def test_bad_questions_in_words(bench: WorkerContext) -> None:
     for spec, title in (
         ({}, "Words"),
         ({"words": "x", "like": "y"}, "Words"),
-        ({"question": "classes", "classes": "moon"}, "Classes"),
+        ({"question": "classes", "classes": "moon"}, "Labels"),
         ({"question": "fit", "words": "x"}, "Words"),
         ({"question": "duplicate"}, "Question"),
-        ({"words": "x", "limit": 0}, "At most"),
+        ({"words": "x", "limit": 0}, "Maximum results"),
     ):
         with refused(InvalidSpec, title):
             validate(ClipQuerySpec, {"dataset": "world", **spec})

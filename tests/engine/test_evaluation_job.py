@@ -77,6 +77,10 @@ def test_base_and_tuned_are_painted_judged_and_weighed(
         "style",
     }
     assert all(0 <= one["following"] <= 1 and -1 <= one["fit"] <= 1 for one in found["points"])
+    assert all(0 <= one["shown"] <= 1 for one in found["points"])
+    assert [one["shown"] for one in found["points"]] == [
+        one["judged"]["concept"] for one in found["points"]
+    ]
     assert found["sentences"]
     pairs = found["pairs"]
     assert len(pairs) == 2
@@ -103,7 +107,7 @@ def test_the_card_lies_beside_the_file(desk: WorkerContext, found: dict[str, Any
     assert card.with_suffix(".safetensors").is_file()
     text = card.read_text("utf-8")
     assert found["sentences"][0] in text
-    assert f"![Above without, below with the LoRA]({picture.name})" in text
+    assert f"![Top: without the LoRA; bottom: with it]({picture.name})" in text
     assert f"<lora:{shown['lora']}:1>" in text
     assert all(f"{k}. {prompt}" in text for k, prompt in enumerate(found["prompts"], 1))
     with Image.open(picture) as image:

@@ -363,9 +363,9 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
     assert [one.step for one in bench.home.runs.list_checkpoints(id)] == [2, 4]
     notes = list(dict.fromkeys(one.message for one in said))
     assert notes == [
-        "Reading the pictures",
+        "Reading the images",
         "Loading the model",
-        "Encoding the pictures",
+        "Encoding the images",
         "Trying a few steps",
         "Validating",
         "Painting samples of step 0",
@@ -593,7 +593,7 @@ def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: WorkerCo
 def test_the_worker_paints_between_two_steps(
     bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.engine.worker.PEEK_SECONDS", 0)  # it looks before every step
+    monkeypatch.setattr("studio.engine.interleaving.PEEK_SECONDS", 0)  # it looks before every step
     home = tmp_path / "home"
     home.mkdir()
     for name in ("models", "datasets"):

@@ -1,4 +1,4 @@
-"""Repeats of kohya's folders are their names: changed, undone, and nothing that is known of the pictures is lost."""
+"""Repeats of kohya folders are their names: changed, undone, and nothing that is known of the pictures is lost."""
 
 from __future__ import annotations
 

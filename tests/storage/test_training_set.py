@@ -100,7 +100,7 @@ def test_sidecars(tmp_path: Path) -> None:
         "g.png": "",
     }
     found = read_training_set(tmp_path)
-    assert found.notes == ("3 of 7 pictures have no caption, such as e.bmp.",)
+    assert found.notes == ("3 of 7 images have no caption, such as e.bmp.",)
     assert not found.broken
     assert found.tag_frequency() == {
         tmp_path.name: {"a boat": 1, "red": 1, "loud": 1, "moře": 1, "čaj": 1}

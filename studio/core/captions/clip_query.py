@@ -25,27 +25,26 @@ class ClipQuerySpec(Spec):
         title="Dataset",
         min_length=1,
         max_length=200,
-        help="Whose pictures: the name of a folder in home/datasets.",
+        help="The name of a folder of images in home/datasets.",
     )
     question: Question = spec_field(
         "search",
         title="Question",
-        help="search: which pictures are like words or a picture; classes: which of some words "
-        "each is; duplicates: which are nearly the same; fit: how well each caption fits its "
-        "picture.",
+        help="search: images like some words or an image; classes: which of some labels each gets; "
+        "duplicates: which are nearly the same; fit: how well each caption matches its image.",
     )
     clip: str = spec_field(
         DEFAULT_CLIP,
         title="CLIP model",
         min_length=1,
         max_length=200,
-        help="Who looks: pocket (the embedded one) or the name of a folder in home/models.",
+        help="pocket (built in) or the name of a folder in home/models.",
     )
     pictures: tuple[str, ...] = spec_field(
         (),
-        title="Pictures",
+        title="Images",
         max_length=100_000,
-        help="Only these, by their names in the folder; empty is all.",
+        help="Only these, by file name. Empty is all.",
     )
     words: str = spec_field(
         "", title="Words", max_length=2000, help="What to search for: a red boat."
@@ -54,17 +53,17 @@ class ClipQuerySpec(Spec):
         "",
         title="Like",
         max_length=500,
-        help="Or a picture that others are to be like: the name of one of the "
-        "dataset, or the sha256 of one in home/inputs.",
+        help="Or find images similar to this one: a file name in the dataset, or the sha256 of an "
+        "image in home/inputs.",
     )
     classes: tuple[str, ...] = spec_field(
         (),
-        title="Classes",
+        title="Labels",
         max_length=1000,
-        help="moon / sun / other: each picture is one of these; other is what is none of them.",
+        help="moon / sun / other: each image gets one of these; other is for the rest.",
     )
     limit: int = spec_field(
-        50, title="At most", ge=1, le=10_000, help="How many pictures a search gives."
+        50, title="Maximum results", ge=1, le=10_000, help="How many images a search returns."
     )
 
     @field_validator("classes", mode="before")
@@ -83,15 +82,13 @@ class ClipQuerySpec(Spec):
     def _validate_combination(self) -> Self:
         faults = []
         if self.question == "search" and bool(self.words.strip()) == bool(self.like):
-            faults.append(
-                "Words: a search needs either words or a picture that others are to be like."
-            )
+            faults.append("Words: a search needs either words or an image.")
         if self.question == "classes" and not self._has_enough_classes():
-            faults.append("Classes: name at least two, with / between, such as moon / sun / other.")
+            faults.append("Labels: enter at least two, separated by /, such as moon / sun / other.")
         for field, title, question in (
             ("words", "Words", "search"),
             ("like", "Like", "search"),
-            ("classes", "Classes", "classes"),
+            ("classes", "Labels", "classes"),
         ):
             if getattr(self, field) and self.question != question:
                 faults.append(

@@ -62,7 +62,7 @@ class EditContext:
 
 
 class SetCaptions(Spec):
-    """Captions for certain pictures, by key: typed by hand, or a model's."""
+    """Captions for certain images, by key: typed by hand, or a model's."""
 
     kind: Literal["put"] = "put"
     texts: dict[str, str]
@@ -97,12 +97,12 @@ class Replace(Spec):
     )
     to: str = spec_field(
         "",
-        title="Replace by",
+        title="Replace with",
         help=r"In a pattern \1 or \g<name> stand for its groups.",
         max_length=safe_regex.MAX_PATTERN_CHARACTERS,
     )
     pattern: bool = spec_field(False, title="Pattern", help="Read it as a regular expression.")
-    capitals: bool = spec_field(True, title="Capitals count", help="Boat is not boat.")
+    capitals: bool = spec_field(True, title="Match case", help="Boat is not boat.")
     words: bool = spec_field(False, title="Whole words", help="Find boat, but not in boathouse.")
 
     @model_validator(mode="after")
@@ -112,7 +112,7 @@ class Replace(Spec):
                 safe_regex.check_pattern(self.find, self.to, self.capitals, self.words)
         except ValueError as error:
             raise ValueError(
-                f"Find: {quote(self.find)} is no pattern that can be used: {error}."
+                f"Find: {quote(self.find)} is not a usable regular expression: {error}."
             ) from None
         return self
 
@@ -184,7 +184,7 @@ class SortTags(Spec):
         "count", title="By", help="Name; how many captions have it; or turned round."
     )
     keep: int = spec_field(
-        0, title="Keep in front", help="So many tags stay where they are.", ge=0, le=100
+        0, title="Keep in front", help="How many tags stay in place.", ge=0, le=100
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
@@ -222,7 +222,7 @@ class KeepTags(Spec):
 
     kind: Literal["keep_tags"] = "keep_tags"
     count: int = spec_field(
-        10, title="Tags", help="So many of the first tags stay; the others go.", ge=1, le=1000
+        10, title="Tags", help="How many of the first tags stay.", ge=1, le=1000
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
@@ -327,7 +327,7 @@ class SetRepeats(Spec):
     repeats: int = spec_field(
         ...,
         title="Repeats",
-        help="So often each of its pictures counts in an epoch.",
+        help="How many times each of its images counts in an epoch.",
         ge=1,
         le=10_000,
     )
@@ -441,7 +441,7 @@ def describe_edit(edit: Edit) -> str:
                 return f"Caption of {next(iter(edit.texts)):.60}"
             return f"{len(edit.texts)} captions"
         case Replace():
-            return f"Replace {quote(edit.find)} by {quote(edit.to)}"
+            return f"Replace {quote(edit.find)} with {quote(edit.to)}"
         case RenameTags():
             return f"Rename {', '.join(edit.tags):.60} to {edit.to:.40}"
         case DeleteTags():
@@ -458,14 +458,14 @@ def describe_edit(edit: Edit) -> str:
         case Shorten():
             return f"Shorten to {edit.tokens} tokens"
         case SetAside():
-            return f"Set {len(edit.keys)} pictures aside"
+            return f"Exclude {len(edit.keys)} images"
         case SetSource():
-            return "Source of pictures"
+            return "Image sources"
         case SetRepeats():
             return f"Repeats of {edit.folder:.60}: {edit.repeats:,}"
     return {
         "sort_tags": "Sort tags",
-        "dedupe_tags": "Each tag once",
+        "dedupe_tags": "Remove duplicate tags",
         "clean": "Clean up",
         "join_lines": "Join lines",
     }[edit.kind]

@@ -52,7 +52,7 @@ class LintRules(Spec):
     resolution: int = spec_field(
         0,
         title="Resolution",
-        help="Pictures with fewer pixels than its square are enlarged.",
+        help="Images with fewer pixels than its square are enlarged.",
         ge=0,
         le=16384,
         unit="px",
@@ -193,7 +193,7 @@ def _lint_caption(
         yield "missing", f"has no caption{fallback}.", "caption"
         return
     if row.caption == common_caption:
-        yield "same", f"{common_count} of {total} pictures have this very caption.", "caption"
+        yield "same", f"{common_count} of {total} images have this very caption.", "caption"
     word_count = len(row.caption.split())
     if word_count < rules.words:
         unit = "word" if word_count == 1 else "words"

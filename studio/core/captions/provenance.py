@@ -16,10 +16,10 @@ from studio.core.base import Spec
 class Writer(Spec):
     """The author of a caption. `settings` are a model's remaining ones, in words."""
 
-    by: Literal["hand", "model", "prompt", "file"] = Field(
+    by: Literal["hand", "model", "prompt", "file", "affix"] = Field(
         "hand",
-        description="A person, a model, the prompt that a picture was made from, or a file that "
-        "was brought.",
+        description="A person, a model, the prompt that an image was made from, or a file that "
+        "was added; affix only put a trigger word or other text around what somebody else wrote.",
     )
     model: str = Field(
         "", max_length=200, description="The model's name; with its content hash where it is known."
@@ -34,7 +34,9 @@ class Writer(Spec):
             case "prompt":
                 return "the prompt it was made from"
             case "file":
-                return "came with the pictures"
+                return "came with the images"
+            case "affix":
+                return "a trigger word was added"
         name = self.model or "a model"
         return f"{name} ({self.instruction})" if self.instruction else name
 
@@ -46,7 +48,7 @@ class Source(Spec):
         "",
         max_length=2000,
         title="Source",
-        description="Address or place the picture was taken from.",
+        description="Address or place the image was taken from.",
     )
     author: str = Field("", max_length=500, title="Author", description="Who made it.")
     licence: str = Field(

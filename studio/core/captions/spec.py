@@ -27,95 +27,93 @@ class CaptionSpec(Spec):
         title="Dataset",
         min_length=1,
         max_length=200,
-        help="Whose pictures: the name of a folder in home/datasets.",
+        help="The name of a folder of images in home/datasets.",
     )
     captioner: str = spec_field(
         DEFAULT_CAPTIONER,
-        title="Captioner",
+        title="Captioning model",
         min_length=1,
         max_length=200,
-        help="Who writes: pocket (the embedded one), the name of a folder in home/models, or "
-        "endpoint.",
+        help="pocket (built in), the name of a folder in home/models, or endpoint.",
     )
     mode: MergeMode = spec_field(
         "fill",
-        title="Mode",
-        help="fill captions what has no caption; replace writes all anew; append adds to "
-        "what is there.",
+        title="Existing captions",
+        help="fill captions images without a caption; replace writes all captions again; append "
+        "adds to what is there.",
     )
     pictures: tuple[str, ...] = spec_field(
         (),
-        title="Pictures",
+        title="Images",
         max_length=100_000,
-        help="Only these, by their names in the folder; empty is all.",
+        help="Only these, by file name. Empty is all.",
     )
     filter: str = spec_field(
         "",
         title="Filter",
         max_length=2000,
-        help="Only pictures that it lets through, such as is:missing or tag:moon; empty is all.",
+        help="Only images that match, such as is:missing or tag:moon. Empty is all.",
     )
     prefix: str = spec_field(
         "",
         title="Prefix",
         max_length=500,
-        help="Stands before what the captioner says, as it is written here: bring your own space "
-        "or comma.",
+        help="Added in front of each caption exactly as written: include your own space or comma.",
     )
     suffix: str = spec_field(
-        "", title="Suffix", max_length=500, help="Stands behind it, as it is written here."
+        "", title="Suffix", max_length=500, help="Added after each caption exactly as written."
     )
     trigger: str = spec_field(
         "",
         title="Trigger word",
         max_length=100,
-        help="A rare word that calls the new thing, such as mysks; put before captions that lack "
-        "it.",
+        help="A rare word that triggers what is learned, such as mysks. It is put in front of "
+        "captions that lack it.",
     )
     instruction: str = spec_field(
         "",
         title="Instruction",
         max_length=4000,
-        help="GIT and BLIP: how captions begin, such as a photo of. Florence-2: caption, detailed "
-        "caption or more detailed caption. An endpoint: what is asked for. Empty is the "
-        "captioner's usual.",
+        help="GIT and BLIP: how captions begin, such as a photo of. Florence-2: caption, "
+        "detailed caption or more detailed caption. Endpoint: what to ask for. Empty is the"
+        " model's default.",
     )
     tokens: int | None = spec_field(
         None,
-        title="Longest caption",
+        title="Maximum length",
         ge=1,
         le=4096,
         unit="tokens",
-        help="Captions end there at the latest. Empty is the captioner's usual.",
+        help="Captions are cut here at the latest. Empty is the model's default.",
     )
     batch: int | None = spec_field(
         None,
-        title="At once",
+        title="Batch size",
         ge=1,
         le=256,
-        help="Pictures in one call of the captioner (batch size): quicker, more memory. Empty is "
-        "usual.",
+        help="Images per call of the captioning model. More is faster and needs more memory. "
+        "Empty is the default.",
     )
     address: str = spec_field(
         "",
         title="Address",
         max_length=500,
-        help="Of an endpoint that speaks as OpenAI's: http://127.0.0.1:1234/v1. Its key is read "
-        "from the environment, STUDIO_CAPTION_KEY.",
+        help="Address of an OpenAI-compatible endpoint, such as http://127.0.0.1:1234/v1. Its "
+        "key is read from the environment variable STUDIO_CAPTION_KEY.",
     )
     model: str = spec_field(
-        "", title="Model at the endpoint", max_length=200, help="What the endpoint calls the model."
+        "", title="Endpoint model", max_length=200, help="The model's name at the endpoint."
     )
     anew: bool = spec_field(
         False,
-        title="Ask anew",
-        help="Pictures are captioned again that were captioned before in the same way; "
-        "otherwise what was said then is taken.",
+        title="Re-caption",
+        help="Also captions images again that were captioned with the same settings before; "
+        "otherwise those captions are reused.",
     )
     dry_run: bool = spec_field(
         False,
-        title="Only show",
-        help="Captions are made and shown beside the present ones; none is written.",
+        title="Preview",
+        help="Shows new captions beside the present ones and writes nothing.",
     )
 
     @field_validator("pictures", mode="before")
@@ -187,7 +185,7 @@ class CaptionSpec(Spec):
         """
         if self.captioner == ENDPOINT:
             raise NotAllowed(
-                "Captioner: only the owner of this studio may have pictures sent to an endpoint."
+                "Captioner: only the owner of this studio may have images sent to an endpoint."
             )
 
     def check_captioner_kind(self, kind: str) -> None:

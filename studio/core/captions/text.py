@@ -111,6 +111,18 @@ def has_words(caption: str, words: str) -> bool:
     return re.search(pattern, caption, re.IGNORECASE) is not None
 
 
+def guess_trigger(captions: Iterable[str]) -> str:
+    """Guess a trigger word: a first tag of one word that all captions share; "" if there is none.
+
+    Empty captions do not count.
+    """
+    written = [caption for caption in captions if caption]
+    first_tag = next(iter(split_tags(written[0])), "") if written else ""
+    if " " in first_tag or not all(has_words(caption, first_tag) for caption in written):
+        return ""
+    return first_tag
+
+
 def add_affixes(caption: str, prefix: str = "", suffix: str = "", trigger: str = "") -> str:
     """Put text before and after a caption, and a trigger word in front; nothing is put twice.
 

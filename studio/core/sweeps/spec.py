@@ -57,6 +57,9 @@ MAX_AXES = 12
 ALL_WORDINGS = "all"  # as a value of an axis of wordings: the base's own template
 MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 seconds
 MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
+MAX_NAMED_VALUES = 3  # of an axis that have the same fault
+# The end of a fault that names the value, as core/base.py writes it.
+_VALUE_END_RE = re.compile(r" \(not ([^()]+)\)\.$")
 FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
 SpecT = TypeVar("SpecT", bound=Spec)
 _PROMPT_FIELDS = ("prompt", "negative_prompt")
@@ -534,13 +537,34 @@ def _replace_words(values: dict[str, Any], replacements: Mapping[str, str]) -> d
     return values
 
 
+def _list_values(values: Sequence[str]) -> str:
+    """Return the first values and how many more there are: `151, 152, 153 and 847 more`."""
+    if len(values) <= MAX_NAMED_VALUES + 1:
+        return f"{', '.join(values[:-1])} or {values[-1]}"
+    num_more = len(values) - MAX_NAMED_VALUES
+    return f"{', '.join(values[:MAX_NAMED_VALUES])} and {num_more:,} more"
+
+
 def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a line for each different fault: the first cell that has it, and how many more do."""
+    """Return a line for each different fault: the first cell that has it, and how many more do.
+
+    Where several values of an axis have the same fault, one line names the values instead.
+    """
     cells_by_fault: dict[str, list[str]] = {}
     for cell, fault in faults:
         cells_by_fault.setdefault(fault, []).append(cell)
+    values_by_stem: dict[str, list[str]] = {}
+    for fault in cells_by_fault:
+        if match := _VALUE_END_RE.search(fault):
+            values_by_stem.setdefault(fault[: match.start()], []).append(match[1])
     lines = []
     for fault, cells in cells_by_fault.items():
+        match = _VALUE_END_RE.search(fault)
+        values = values_by_stem.get(fault[: match.start()], []) if match else []
+        if match and len(values) > 1:
+            if values[0] == match[1]:  # at the first of them
+                lines.append(f"{fault[: match.start()]} (not {_list_values(values)}).")
+            continue
         line = f"{cells[0]}: {fault}"
         if len(cells) > 1:
             line += f" The same in {len(cells) - 1:,} more cells."

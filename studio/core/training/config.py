@@ -12,7 +12,6 @@ where a setting would do nothing it has to be empty.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,6 +20,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from studio.core.base import guest_limit_faults
+from studio.core.captions.text import has_words
 from studio.core.generation.request import SEED_LIMIT
 from studio.core.training.fields import (
     ADAFACTOR_RELATIVE_STEP,
@@ -193,9 +193,7 @@ class TrainingConfig(TrainingFields):
         text = caption or concept or folder_concept or self.trigger
         if not self.trigger:
             return text
-        pattern = rf"(?<!\w){re.escape(self.trigger)}(?!\w)"
-        has_trigger = re.search(pattern, text, re.IGNORECASE) is not None
-        return text if has_trigger else f"{self.trigger}, {text}"
+        return text if has_words(text, self.trigger) else f"{self.trigger}, {text}"
 
     def check_guest(self) -> None:
         """Check that a visitor who is not the owner may start this run.

@@ -57,7 +57,7 @@ class TrainingFields(Spec):
         title="Dataset",
         min_length=1,
         max_length=200,
-        help="What to learn from: the name of a folder of pictures and captions in home/datasets.",
+        help="What to learn from: the name of a folder of images and captions in home/datasets.",
     )
     name: str = spec_field(
         ...,
@@ -70,25 +70,25 @@ class TrainingFields(Spec):
         "",
         title="Trigger word",
         max_length=100,
-        help="A rare word that calls the new thing (instance token), such as mysks; put before "
-        "captions.",
+        help="A rare word that triggers what is learned (instance token), such as mysks. It is "
+        "put in front of captions.",
     )
     class_word: str = spec_field(
         "",
         title="Class word",
         max_length=100,
-        help="What kind of thing it is, such as plush toy. The two together caption pictures "
-        "without.",
+        help="What kind of thing it is, such as plush toy. With the trigger word, it captions "
+        "images that have no caption.",
     )
     num_class_images: int = spec_field(
         0,
-        title="Class pictures",
+        title="Class images",
         ge=0,
         le=10_000,
         guest_max=100,
-        help="Prior preservation (DreamBooth, arXiv:2208.12242): so many pictures of the class, "
-        "made by the model itself, are trained beside yours, so that the class is not forgotten. 0 "
-        "is off.",
+        help="How many images of the class the model makes and trains on beside yours, so that "
+        "it does not forget the class (prior preservation, DreamBooth, arXiv:2208.12242). 0"
+        " is off.",
         formerly="class_pictures",
     )
     prior_loss_weight: float | None = spec_field(
@@ -96,7 +96,7 @@ class TrainingFields(Spec):
         title="Prior weight",
         gt=0,
         le=10,
-        help="How much the class pictures count (prior loss weight); empty is 1.",
+        help="How much class images count (prior loss weight). Empty is 1.",
         formerly="prior_weight",
     )
     # ---- length
@@ -106,7 +106,8 @@ class TrainingFields(Spec):
         ge=1,
         le=1_000_000,
         guest_max=2000,
-        help="How often the LoRA is changed (optimizer steps). Leave empty to count in epochs.",
+        help="How many times the LoRA is updated (optimizer steps). Leave empty to count epochs "
+        "instead.",
     )
     epochs: int | None = spec_field(
         None,
@@ -114,25 +115,24 @@ class TrainingFields(Spec):
         ge=1,
         le=100_000,
         guest_max=100,
-        help="How often every picture is seen, instead of a number of steps.",
+        help="How many times each image is seen; replaces the number of steps.",
     )
     train_batch_size: int = spec_field(
         1,
-        title="Batch",
+        title="Batch size",
         ge=1,
         le=64,
         guest_max=4,
-        help="Pictures a step (batch size): steadier, and more memory.",
+        help="Images per step. More is steadier and needs more memory.",
         formerly="batch",
     )
     gradient_accumulation_steps: int = spec_field(
         1,
-        title="Accumulation",
+        title="Gradient accumulation",
         ge=1,
         le=256,
         guest_max=8,
-        help="Batches gathered before a step (gradient accumulation): a larger batch in the same "
-        "memory.",
+        help="Batches collected before each step: the effect of a larger batch in the same memory.",
         formerly="accumulation",
     )
     repeats: int = spec_field(
@@ -141,8 +141,8 @@ class TrainingFields(Spec):
         ge=1,
         le=1000,
         guest_max=100,
-        help="How often each picture comes in an epoch; a folder's own number (40_moon) multiplies "
-        "it.",
+        help="How many times each image counts in an epoch, multiplied by the number in a "
+        "folder's name (40_moon).",
     )
     # ---- the LoRA
     rank: int = spec_field(
@@ -151,7 +151,7 @@ class TrainingFields(Spec):
         ge=1,
         le=512,
         guest_max=64,
-        help="How much the LoRA can hold (network dim, arXiv:2106.09685): 4 to 16 for a thing, 32 "
+        help="Capacity of the LoRA (network dim, arXiv:2106.09685): 4 to 16 for a subject, 32 "
         "for a style.",
     )
     alpha: float | None = spec_field(
@@ -159,7 +159,7 @@ class TrainingFields(Spec):
         title="Alpha",
         gt=0,
         le=1024,
-        help="The LoRA works at alpha ÷ rank of its strength (network alpha). Empty is the rank.",
+        help="Scales the LoRA to alpha ÷ rank of its strength (network alpha). Empty is the rank.",
     )
     dropout: float = spec_field(
         0.0,
@@ -167,19 +167,19 @@ class TrainingFields(Spec):
         ge=0,
         lt=1,
         step=0.05,
-        help="Share of the LoRA's inputs that is left out at random: against learning by heart.",
+        help="Share of the LoRA's inputs dropped at random, to reduce overfitting.",
     )
     targets: Targets = spec_field(
         "attention + feed-forward",
-        title="Targets",
-        help="Which layers get a LoRA (target modules). Kohya's usual is attention + feed-forward; "
-        "convolutions make it a LoCon.",
+        title="Target layers",
+        help="Which layers get a LoRA (target modules). Kohya's default is attention + feed-"
+        "forward; with convolutions it is a LoCon.",
     )
     target_modules: str = spec_field(
         "",
-        title="Patterns",
+        title="Layer patterns",
         max_length=2000,
-        help="With targets = patterns: which layers, such as `unet.*.attn2.to_k`.",
+        help="With Target layers set to patterns: which layers, such as `unet.*.attn2.to_k`.",
         formerly="patterns",
     )
     conv_rank: int | None = spec_field(
@@ -188,20 +188,20 @@ class TrainingFields(Spec):
         ge=1,
         le=512,
         guest_max=64,
-        help="The rank of 3 × 3 convolutions (conv dim); empty is the rank.",
+        help="Rank of 3 × 3 convolutions (conv dim). Empty is the rank.",
     )
     conv_alpha: float | None = spec_field(
         None,
         title="Convolution alpha",
         gt=0,
         le=1024,
-        help="The alpha of 3 × 3 convolutions; empty is the convolution rank.",
+        help="Alpha of 3 × 3 convolutions. Empty is the convolution rank.",
     )
     train_unet: bool = spec_field(
-        True, title="Train the U-Net", help="The part that paints learns."
+        True, title="Train the U-Net", help="Train the part that makes images."
     )
     train_text_encoder: bool = spec_field(
-        False, title="Train the text encoders", help="The part that reads learns, too."
+        False, title="Train the text encoders", help="Also train the part that reads prompts."
     )
     # ---- optimizer
     learning_rate: float | None = spec_field(
@@ -209,47 +209,52 @@ class TrainingFields(Spec):
         title="Learning rate",
         gt=0,
         le=10,
-        help="How far each step goes: 1e-4 is usual. Too high burns, too low learns nothing.",
+        help="Size of each step; 1e-4 is usual. Too high ruins the LoRA, too low learns nothing.",
     )
     text_encoder_lr: float | None = spec_field(
         None,
-        title="Text encoders' rate",
+        title="Text encoder learning rate",
         gt=0,
         le=10,
-        help="Their own learning rate, usually lower; empty is the learning rate.",
+        help="Usually lower. Empty is the learning rate.",
         formerly="text_encoder_rate",
     )
     optimizer: Optimizer = spec_field(
         "AdamW",
         title="Optimizer",
-        help="How steps are taken. 8-bit saves memory on CUDA (bitsandbytes). Adafactor runs at "
-        "your rate, or finds its own (relative step: no rate, no schedule).",
+        help="How weights are updated. AdamW 8-bit saves memory on CUDA (bitsandbytes). "
+        "Adafactor uses your learning rate or, with relative step, finds its own.",
     )
     weight_decay: float | None = spec_field(
         None,
         title="Weight decay",
         ge=0,
         le=1,
-        help="Pulls weights towards 0. Empty is the usual: 0.01 for AdamW, 0 for Adafactor.",
+        help="Pulls weights towards 0. Empty is the default: 0.01 for AdamW, 0 for Adafactor.",
     )
     beta1: float | None = spec_field(
-        None, title="Beta 1", ge=0, lt=1, help="AdamW: memory of the direction. Empty is 0.9."
+        None, title="Beta 1", ge=0, lt=1, help="AdamW: momentum. Empty is 0.9."
     )
     beta2: float | None = spec_field(
-        None, title="Beta 2", ge=0, lt=1, help="AdamW: memory of the size. Empty is 0.999."
+        None,
+        title="Beta 2",
+        ge=0,
+        lt=1,
+        help="AdamW: decay of the squared gradient's average. Empty is 0.999.",
     )
     eps: float | None = spec_field(
-        None, title="Epsilon", gt=0, le=0.1, help="AdamW: against division by 0. Empty is 1e-8."
+        None, title="Epsilon", gt=0, le=0.1, help="AdamW: keeps divisions stable. Empty is 1e-8."
     )
     scale_parameter: bool | None = spec_field(
         None,
         title="Scale parameter",
-        help="Adafactor: steps as large as a layer's weights. Empty: only with relative step.",
+        help="Adafactor: scales steps by the size of a layer's weights. Empty: only with "
+        "relative step.",
     )
     lr_scheduler: LRSchedule = spec_field(
         "constant",
-        title="Rate schedule",
-        help="How the learning rate changes on the way.",
+        title="Learning rate schedule",
+        help="How the learning rate changes during training.",
         formerly="schedule",
     )
     lr_warmup: float = spec_field(
@@ -257,8 +262,8 @@ class TrainingFields(Spec):
         title="Warm-up",
         ge=0,
         le=100_000,
-        help="The rate rises from 0 over so many steps; below 1 it is a share of all steps (0.1 is "
-        "a tenth).",
+        help="Steps over which the learning rate rises from 0. Below 1 it is a share of all "
+        "steps (0.1 is a tenth).",
         formerly="warmup",
     )
     lr_scheduler_num_cycles: int | None = spec_field(
@@ -266,7 +271,7 @@ class TrainingFields(Spec):
         title="Restarts",
         ge=1,
         le=1000,
-        help="Cosine with restarts: how many waves. Empty is 1.",
+        help="Cosine with restarts: the number of cycles. Empty is 1.",
         formerly="cycles",
     )
     lr_scheduler_power: float | None = spec_field(
@@ -274,15 +279,15 @@ class TrainingFields(Spec):
         title="Power",
         gt=0,
         le=100,
-        help="Polynomial: the shape of the fall. Empty is 1, a line.",
+        help="Polynomial: the shape of the curve. Empty is 1, a straight line.",
         formerly="power",
     )
     max_grad_norm: float = spec_field(
         1.0,
-        title="Gradient limit",
+        title="Gradient clipping",
         ge=0,
         le=1000,
-        help="No step goes farther than this (gradient clipping); 0 is no limit.",
+        help="Limits the size of a step (max grad norm). 0 is no limit.",
     )
     # ---- the loss
     min_snr_gamma: float | None = spec_field(
@@ -290,7 +295,7 @@ class TrainingFields(Spec):
         title="Min-SNR gamma",
         gt=0,
         le=100,
-        help="Easy noise levels count less; 5 is usual, empty is off. arXiv:2303.09556",
+        help="Gives easy noise levels less weight; 5 is usual, empty is off (arXiv:2303.09556).",
     )
     noise_offset: float = spec_field(
         0.0,
@@ -298,7 +303,7 @@ class TrainingFields(Spec):
         ge=0,
         le=1,
         step=0.01,
-        help="Lets very dark and very bright pictures be learned; 0.05 to 0.1, 0 is off.",
+        help="Helps to learn very dark and very bright images: 0.05 to 0.1. 0 is off.",
     )
     # ---- captions
     caption_dropout: float = spec_field(
@@ -307,27 +312,28 @@ class TrainingFields(Spec):
         ge=0,
         le=1,
         step=0.05,
-        help="Share of pictures without caption; 0.05 to 0.1 helps guidance. arXiv:2207.12598",
+        help="Share of images trained without their caption; 0.05 to 0.1 helps CFG "
+        "(arXiv:2207.12598).",
     )
     shuffle_caption: bool = spec_field(
         False,
         title="Shuffle captions",
-        help="The parts between commas come in a new order each time.",
+        help="Puts the parts between commas in a new order each time.",
     )
     keep_tokens: int = spec_field(
         0,
-        title="Keep first parts",
+        title="Keep first tags",
         ge=0,
         le=100,
-        help="So many parts stay in front when the rest is shuffled (keep tokens), such as the "
-        "trigger.",
+        help="How many tags stay in front when the rest is shuffled (keep tokens), such as the "
+        "trigger word.",
     )
     clip_skip: int = spec_field(
         1,
         title="Clip skip",
         ge=1,
         le=12,
-        help="Which layer of the text encoder speaks, from the last (SD 1.x and 2.x).",
+        help="Which layer of the text encoder is used, counted from the last (SD 1.x and 2.x).",
     )
     # ---- images
     resolution: int | None = spec_field(
@@ -338,37 +344,38 @@ class TrainingFields(Spec):
         multiple_of=8,
         unit="px",
         guest_max=1024,
-        help="The side of a square of the size to train at; empty is the model's own size.",
+        help="Side of a square with as many pixels as images are trained at. Empty is the "
+        "model's default.",
     )
     random_flip: bool = spec_field(
         False,
-        title="Flip",
-        help="Half of the pictures are mirrored: not for writing or faces that are not even.",
+        title="Flip images",
+        help="Mirrors half of the images. Avoid it for text and asymmetric faces.",
         formerly="flip",
     )
     crop: Literal["center", "random"] = spec_field(
-        "center", title="Crop", help="Which part is kept where a picture does not fit."
+        "center", title="Crop", help="Which part is kept where an image does not fit."
     )
     buckets: bool = spec_field(
         True,
-        title="Buckets",
-        help="Pictures keep their shape (aspect ratio); off, all are cut to squares.",
+        title="Aspect ratio buckets",
+        help="Images keep their aspect ratio. When off, all are cropped to squares.",
     )
     bucket_min: int | None = spec_field(
         None,
-        title="Shortest side",
+        title="Shortest bucket side",
         ge=8,
         le=4096,
         unit="px",
-        help="Of a bucket. Empty is 256, or half the resolution if that is less.",
+        help="Empty is 256, or half the resolution if that is less.",
     )
     bucket_max: int | None = spec_field(
         None,
-        title="Longest side",
+        title="Longest bucket side",
         ge=8,
         le=8192,
         unit="px",
-        help="Of a bucket. Empty is twice the resolution.",
+        help="Empty is twice the resolution.",
     )
     bucket_step: int | None = spec_field(
         None,
@@ -377,28 +384,33 @@ class TrainingFields(Spec):
         le=512,
         multiple_of=8,
         unit="px",
-        help="Sides are multiples of this. Empty is 64, or an eighth of a resolution below 512.",
+        help="Bucket sides are multiples of this. Empty is 64, or an eighth of a resolution "
+        "below 512.",
     )
     bucket_no_upscale: bool = spec_field(
-        False, title="Never enlarge", help="Small pictures stay small; sides then have no limits."
+        False,
+        title="Do not enlarge",
+        help="Small images stay small. Bucket sides then have no limits.",
     )
     # ---- machine
     precision: Precision = spec_field(
         "auto",
         title="Precision",
-        help="Number format of the frozen model (mixed precision); auto is the best the device "
-        "has.",
+        help="Number format of the frozen model (mixed precision). Auto picks the best for the "
+        "device.",
     )
     save_precision: Literal["float32", "float16", "bfloat16"] = spec_field(
         "float16", title="File precision", help="Number format of the finished LoRA file."
     )
     gradient_checkpointing: bool = spec_field(
-        False, title="Gradient checkpointing", help="Less memory, about a quarter slower."
+        False,
+        title="Gradient checkpointing",
+        help="Needs less memory and is about a quarter slower.",
     )
     cache_latents: Literal["memory", "disk", "off"] = spec_field(
         "memory",
-        title="Keep latents",
-        help="Encode each picture once (cache latents), and keep that where.",
+        title="Cache latents",
+        help="Encodes each image once and keeps the result in memory or on disk.",
     )
     seed: int = spec_field(
         -1,
@@ -412,7 +424,8 @@ class TrainingFields(Spec):
         "",
         title="Sample prompts",
         max_length=10_000,
-        help="Pictures to paint on the way, one prompt a line: at the start and at each interval.",
+        help="Images to generate during training, one prompt per line: at the start and at each "
+        "interval.",
     )
     sample_every: int | None = spec_field(
         None,
@@ -420,11 +433,11 @@ class TrainingFields(Spec):
         ge=1,
         le=1_000_000,
         unit="steps",
-        help="How often they are painted.",
+        help="How often samples are generated.",
     )
     sample_every_epochs: int | None = spec_field(
         None,
-        title="Samples every so many epochs",
+        title="Samples every (epochs)",
         ge=1,
         le=100_000,
         unit="epochs",
@@ -436,11 +449,11 @@ class TrainingFields(Spec):
         ge=1,
         le=1_000_000,
         unit="steps",
-        help="How often all is saved, to go on from or to compare. Empty: only at the end.",
+        help="How often progress is saved, to resume from or to compare. Empty: only at the end.",
     )
     checkpoint_every_epochs: int | None = spec_field(
         None,
-        title="Checkpoint every so many epochs",
+        title="Checkpoint every (epochs)",
         ge=1,
         le=100_000,
         unit="epochs",
@@ -451,7 +464,7 @@ class TrainingFields(Spec):
         title="Keep checkpoints",
         ge=0,
         le=10_000,
-        help="How many of the last stay; 0 is all, empty is 3.",
+        help="How many of the latest are kept. 0 is all, empty is 3.",
         formerly="keep_checkpoints",
     )
     validation_split: float = spec_field(
@@ -460,8 +473,7 @@ class TrainingFields(Spec):
         ge=0,
         le=0.5,
         step=0.05,
-        help="Share of the pictures that is not trained on, but tells when the LoRA learns by "
-        "heart.",
+        help="Share of the images that is held out to show when the LoRA overfits.",
         formerly="validation_share",
     )
     validate_every: int | None = spec_field(
@@ -470,27 +482,27 @@ class TrainingFields(Spec):
         ge=1,
         le=1_000_000,
         unit="steps",
-        help="How often the loss on those is measured. Empty is once an epoch.",
+        help="How often the loss on held-out images is measured. Empty is once per epoch.",
     )
     # ---- kinds of LoRA (each neutral, so that runs from before are found again)
     network_type: NetworkType = spec_field(
         "LoRA",
-        title="Kind",
-        help="LoRA is usual (network module). LoHa (arXiv:2108.06098) holds more at the same rank; "
-        "LoKr (LyCORIS, arXiv:2309.14859) makes a far smaller file.",
+        title="LoRA type",
+        help="LoRA is the usual one (network module). LoHa (arXiv:2108.06098) holds more at the "
+        "same rank; LoKr (LyCORIS, arXiv:2309.14859) makes a far smaller file.",
         neutral="LoRA",
     )
     use_dora: bool = spec_field(
         False,
         title="DoRA",
-        help="Also learns how strong each output of a layer is (dora_wd, arXiv:2402.09353): closer "
-        "to training the whole model, and slower. Works with every kind.",
+        help="Also learns the magnitude of each output of a layer (dora_wd, arXiv:2402.09353): "
+        "closer to training the whole model, and slower. Works with every type.",
         neutral=False,
     )
     use_rslora: bool = spec_field(
         False,
         title="Rank-stabilized",
-        help="Works at alpha ÷ √rank (rsLoRA, arXiv:2312.03732), so that a high rank learns as "
+        help="Scales by alpha ÷ √rank (rsLoRA, arXiv:2312.03732), so that a high rank learns as "
         "fast as a low one.",
         neutral=False,
     )
@@ -499,14 +511,14 @@ class TrainingFields(Spec):
         title="LoKr factor",
         ge=1,
         le=16_384,
-        help="A side of LoKr's small first factor: less is a larger file that holds more, 8 is "
-        "usual. Empty is as square as possible (LyCORIS' -1).",
+        help="Side of LoKr's small first factor. A lower value makes a larger file that holds "
+        "more; 8 is usual. Empty is as square as possible (LyCORIS' -1).",
         neutral=None,
     )
     lokr_factors: LokrFactors = spec_field(
         "second by rank",
         title="LoKr matrices",
-        help="Which of LoKr's two factors have the rank; the others are whole (decompose_both, "
+        help="Which of LoKr's two factors are low-rank; the others are full (decompose_both, "
         "full_matrix).",
         neutral="second by rank",
     )
@@ -516,8 +528,7 @@ class TrainingFields(Spec):
         ge=0,
         lt=1,
         step=0.05,
-        help="Share of a LoRA's ranks that is left out at random; of LoHa and LoKr, of their "
-        "outputs.",
+        help="Share of a LoRA's ranks dropped at random; for LoHa and LoKr, of their outputs.",
         neutral=0.0,
     )
     module_dropout: float = spec_field(
@@ -526,14 +537,13 @@ class TrainingFields(Spec):
         ge=0,
         lt=1,
         step=0.05,
-        help="Share of the layers that stay as they were for a picture, at random (module "
-        "dropout).",
+        help="Share of layers left unchanged for an image, at random (module dropout).",
         neutral=0.0,
     )
     train_norm: bool = spec_field(
         False,
-        title="Train the norms",
-        help="The U-Net's norms between the chosen layers learn, too (LyCORIS' train_norm).",
+        title="Train norm layers",
+        help="Also trains the U-Net's norm layers between the target layers (LyCORIS' train_norm).",
         neutral=False,
     )
     scale_weight_norms: float | None = spec_field(
@@ -541,8 +551,8 @@ class TrainingFields(Spec):
         title="Weight limit",
         gt=0,
         le=1000,
-        help="No layer is changed by more than this (max norm, scale weight norms): against "
-        "burning; 1 is usual.",
+        help="Limits how much any layer is changed (max norm, scale weight norms), against "
+        "overtraining. 1 is usual.",
         neutral=None,
     )
 

@@ -55,7 +55,7 @@ def check_family(config: TrainingFields, family: FamilyName, is_inpainting: bool
     if is_inpainting:
         faults.append(
             f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model "
-            "that paints whole pictures; choose one of those (the LoRA can be used with both)."
+            "that paints whole images; choose one of those (the LoRA can be used with both)."
         )
     if not FAMILIES[family].is_trainable:
         titles = ", ".join(one.title for one in FAMILIES.values() if one.is_trainable)
@@ -232,12 +232,12 @@ def _find_image_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.num_class_images and not config.class_word:
         yield (
             ("class_word", "num_class_images"),
-            "is needed for class pictures; what kind of thing is it?",
+            "is needed for class images; what kind of thing is it?",
         )
     if config.prior_loss_weight is not None and not config.num_class_images:
         yield (
             ("prior_loss_weight", "num_class_images"),
-            "there are no class pictures; leave it empty or ask for some.",
+            "there are no class images; leave it empty or ask for some.",
         )
     if config.keep_tokens and not config.shuffle_caption:
         yield (
@@ -265,7 +265,7 @@ def _find_bucket_conflicts(config: TrainingFields) -> Iterator[Conflict]:
         if side is not None and config.bucket_no_upscale:
             yield (
                 (name, "bucket_no_upscale"),
-                "counts only where small pictures are enlarged; leave it empty, or switch never "
+                "counts only where small images are enlarged; leave it empty, or switch never "
                 f"enlarge off (not {side}).",
             )
         elif side is not None and step is not None and side % step:
@@ -309,17 +309,17 @@ def _find_monitoring_conflicts(config: TrainingFields) -> Iterator[Conflict]:
         ("checkpoint_every", "checkpoint_every_epochs"),
     ):
         if getattr(config, in_steps) is not None and getattr(config, in_epochs) is not None:
-            yield (in_steps, in_epochs), "is given in steps and in epochs; leave one of them empty."
+            yield (in_steps, in_epochs), "is set in steps and in epochs; leave one of them empty."
     has_interval = config.sample_every is not None or config.sample_every_epochs is not None
     if config.sample_prompt_list and not has_interval:
         yield (
             ("sample_every", "sample_every_epochs", "sample_prompts"),
-            "is needed to paint the sample prompts; how often?",
+            "enter how often the sample prompts are generated.",
         )
     if has_interval and not config.sample_prompt_list:
         yield (
             ("sample_prompts", "sample_every", "sample_every_epochs"),
-            "there are none to paint; write one a line.",
+            "enter at least one prompt, one per line.",
         )
     if (
         config.checkpoints_total_limit is not None
@@ -328,10 +328,10 @@ def _find_monitoring_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     ):
         yield (
             ("checkpoints_total_limit", "checkpoint_every", "checkpoint_every_epochs"),
-            "there is only the last; say how often one is saved, or leave it empty.",
+            "only the last one is saved; set how often to save, or leave it empty.",
         )
     if config.validate_every is not None and not config.validation_split:
         yield (
             ("validate_every", "validation_split"),
-            "no pictures are put aside; give a validation share or leave it empty.",
+            "no images are held out; set a validation share or leave it empty.",
         )

@@ -39,7 +39,7 @@ def count_steps(
     folders = [(image_counts, 1)] if isinstance(image_counts, int) else list(image_counts.values())
     samples = sum(count * repeats for count, repeats in folders) * config.repeats
     if samples < 1:
-        raise InvalidSpec([f"Dataset: {config.dataset} has no pictures to count epochs of."])
+        raise InvalidSpec([f"Dataset: {config.dataset} has no images to count epochs of."])
     sample_counts = list(bucket_counts) or [samples]
     batches = sum(math.ceil(count / config.train_batch_size) for count in sample_counts)
     return (config.epochs or 1) * math.ceil(batches / config.gradient_accumulation_steps)

@@ -72,7 +72,7 @@ def caption_dataset(
     values = dict(spec)
     folder = values.pop("folder", None)
     caption_spec = validate(CaptionSpec, values)
-    report(Progress(0, 0, "Reading the pictures"))
+    report(Progress(0, 0, "Reading the images"))
     dataset = context.home.datasets.open(Path(folder) if folder else caption_spec.dataset)
     if dataset.is_shipped and not caption_spec.dry_run:
         raise NotAllowed(
@@ -146,7 +146,7 @@ class _CaptionRun:
             ending = "."
             if self.spec.filter:
                 ending = f" that the filter {quote(self.spec.filter)} lets through."
-            raise DatasetError(f"There is no picture to caption in {self.dataset.name}{ending}")
+            raise DatasetError(f"There is no image to caption in {self.dataset.name}{ending}")
 
     def summarize(self) -> dict[str, Any]:
         """Return what came of it, as plain data."""
@@ -257,7 +257,7 @@ class _CaptionRun:
         has_captions = self.num_captioned or self.num_from_cache
         if not has_captions and self.num_refused >= MAX_REFUSALS_WITHOUT_CAPTION:
             raise StudioError(
-                f"None of the first {self.num_refused} pictures was captioned. "
+                f"None of the first {self.num_refused} images was captioned. "
                 f"{self.failures[-1]['error']}"
             )
 

@@ -82,13 +82,13 @@ def search_dataset(
     values = dict(spec)
     folder = values.pop("folder", None)
     query_spec = validate(ClipQuerySpec, values)
-    report(Progress(0, 0, "Reading the pictures"))
+    report(Progress(0, 0, "Reading the images"))
     dataset = context.home.datasets.open(Path(folder) if folder else query_spec.dataset)
-    dataset.examine(lambda step, total: report(Progress(step, total, "Reading the pictures")))
+    dataset.examine(lambda step, total: report(Progress(step, total, "Reading the images")))
     candidates = [dataset.get_image(key) for key in query_spec.pictures] or list(dataset.images)
     images = [image for image in candidates if not image.image_error]
     if not images:
-        raise DatasetError(f"There is no picture in {dataset.name} that can be looked at.")
+        raise DatasetError(f"There is no image in {dataset.name} that can be looked at.")
 
     # 2. Embed its images and answer
     report(Progress(0, 0, "Loading CLIP"))
@@ -144,7 +144,7 @@ class _Query:
         path = self.inputs_folder / f"{name}.png"
         if not path.is_file():
             raise BadPicture(
-                f"The picture {name[:12]} is not in {self.inputs_folder}; send it again."
+                f"The image {name[:12]} is not in {self.inputs_folder}; send it again."
             )
         return _UploadedImage(path, name)
 

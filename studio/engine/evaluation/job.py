@@ -1,9 +1,9 @@
 """The work behind "Was it worth it?": a stored run → images at several weights, judged.
 
 Knows: the order of things, what is measured on which images, where it is stored.
-Does not know: the page; which prompts and weights are compared and by what rule one is recommended
-(core/training/evaluation.py); how the judge's network works (judge.py), what a LoRA card says
-(lora_card.py).
+Does not know: the page; which prompts and weights are compared (core/training/evaluation.py), by
+what rule one is recommended (core/training/verdict.py); how the judge's network works (judge.py),
+what a LoRA card says (lora_card.py).
 
     runs/<id>/report.json     all numbers, the sentences, the sweep's id
     loras/moon.md, moon.png   the LoRA card of the recommended file, and its images
@@ -25,7 +25,8 @@ from PIL import Image
 from studio.core.catalog import DEFAULT_CLIP, DEFAULT_MODEL
 from studio.core.sweeps.spec import Cell, plan_sweep
 from studio.core.training import evaluation as rules
-from studio.core.training.evaluation import EvaluationPoint
+from studio.core.training import verdict as verdict_rules
+from studio.core.training.verdict import EvaluationPoint
 from studio.engine import metrics
 from studio.engine.context import WorkerContext
 from studio.engine.evaluation.judge import Judge
@@ -35,6 +36,7 @@ from studio.engine.metrics import Clip
 from studio.engine.progress import ProgressCallback
 from studio.engine.sweeps.job import run_sweep
 from studio.engine.training.job import export_checkpoint
+from studio.engine.training.prepare import prepare_image
 from studio.errors import StudioError, quote
 from studio.imaging import decode
 from studio.settings import shipped
@@ -44,6 +46,7 @@ from studio.storage.models.transformers_models import TransformersModelInfo
 from studio.storage.training.runs import Run
 
 JUDGE_IMAGE_SIDE_PX = 128
+MIN_JUDGE_AGREEMENT = 0.5  # of the dataset's images that the judge calls by one name
 
 
 def evaluate_training(
@@ -70,9 +73,10 @@ def evaluate_training(
     if run is None:
         raise StudioError(f"There is no training run {quote(spec.get('run'))} here any more.")
     clip_name = _choose_clip(context, run)
-    report(Progress(0, 0, "Reading the pictures"))
+    report(Progress(0, 0, "Reading the images"))
     dataset = context.home.training_sets.load_training_set(run.config.dataset)
-    captions = [item.caption for item in dataset.images]
+    # As they were trained with: the trigger word is in all of them.
+    captions = [prepare_image(run.config, image).caption for image in dataset.images]
     prompts = rules.build_scene_prompts(run.config, captions, _select_templates(run))
     if not prompts:
         raise StudioError(
@@ -100,14 +104,20 @@ def evaluate_training(
     dataset_paths = [dataset.images[row].path for row in reference_rows]
 
     # 3. Judge the images
-    report(Progress(len(cells), len(cells), "Judging the pictures"))
+    report(Progress(len(cells), len(cells), "Judging the images"))
     cell_prompts = [cell.request.prompt for cell in cells]
     verdicts = _judge_images(run, paths, cell_prompts, dataset_paths)
     with metrics.borrow_clip(context.pipelines, clip_name) as clip:
         direction = _compute_concept_direction(clip, dataset_paths, base_paths)
         scores = _score_images(clip, cells, paths, prompts, direction)
     points, base_point = _compute_points(cells, scores, verdicts, lora_steps)
-    verdict = rules.recommend(points, base_point)
+    evaluated = verdict_rules.Evaluated.from_config(
+        run.config,
+        rules.derive_concept_name(run.config, captions),
+        num_scenes=len(prompts),
+        num_images=len(captions),
+    )
+    verdict = verdict_rules.recommend(points, base_point, evaluated)
 
     # 4. Write the report and the card
     best_point = verdict.best or max(points, key=lambda point: point.concept)
@@ -115,7 +125,7 @@ def evaluate_training(
         "sweep": sweep_id,
         "references": reference_id,
         "prompts": prompts,
-        **rules.serialize_report(points, base_point, verdict),
+        **verdict_rules.serialize_report(points, base_point, verdict),
         "pairs": _pair_images(cells, paths, best_point, prompts),
     }
     atomic.write(run.folder / "report.json", json.dumps(evaluation, ensure_ascii=False).encode())
@@ -181,7 +191,7 @@ def _collect_images(context: WorkerContext, sweep_id: str) -> tuple[list[Cell], 
         result = results.get(cell.key)
         if result is None or not result.path:
             reason = result.error if result else "it is not there"
-            raise StudioError(f"A picture of the comparison could not be made: {reason}")
+            raise StudioError(f"An image of the comparison could not be made: {reason}")
         paths.append(result.path)
     return cells, paths
 
@@ -254,17 +264,21 @@ def _compute_points(
 
     def average(name: str, weight: float, mask: np.ndarray) -> EvaluationPoint:
         rows = [verdict for verdict, is_chosen in zip(verdicts, mask) if is_chosen]
+        judged = {
+            key: round(float(np.mean([row[key] for row in rows])), 4)
+            for key in (verdicts[0] if verdicts else ())
+        }
+        is_halfway = scores.concept[mask] >= verdict_rules.HALFWAY_CONCEPT
         return EvaluationPoint(
             lora=name,
             step=lora_steps.get(name, 0),
             weight=weight,
             concept=round(float(scores.concept[mask].mean()), 4),
+            # CLIP's direction also moves with blur and colour; the judge sees the thing itself.
+            shown=judged.get("concept", round(float(is_halfway.mean()), 4)),
             following=round(float(scores.following[mask].mean()), 4),
             fit=round(float(scores.fit[mask].mean()), 4),
-            judged={
-                key: round(float(np.mean([row[key] for row in rows])), 4)
-                for key in (verdicts[0] if verdicts else ())
-            },
+            judged=judged,
         )
 
     points = []
@@ -287,7 +301,9 @@ def _judge_images(
         return []
     judge = Judge.load(shipped("assets") / "pocket" / "judge")
     dataset_labels = judge.predict_labels(_load_pixels(dataset_paths))
-    ((concept, _),) = Counter(dataset_labels["concept"]).most_common(1)
+    ((concept, count),) = Counter(dataset_labels["concept"]).most_common(1)
+    if count < MIN_JUDGE_AGREEMENT * len(dataset_paths):  # it does not know what the dataset shows
+        concept = ""
     labels = judge.predict_labels(_load_pixels(paths))
     verdicts = []
     for k, prompt in enumerate(prompts):

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from studio.core.training.evaluation import EvaluationPoint
+from studio.core.training.verdict import EvaluationPoint
 from studio.imaging import decode
 from studio.storage import atomic
 from studio.storage.training.runs import Run
@@ -25,16 +25,16 @@ CARD_TEMPLATE = """# {lora}
 
 - Made for: {model} ({family})
 - Trigger word: {trigger}; prompt: `{prompt}`
-- Learned from: {dataset}, {num_images} pictures, {step:,} steps
-- Rank {rank}, seed {seed}, made on {date}
+- Trained on: {dataset}, {num_images} images, {step:,} steps
+- Rank {rank}, seed {seed}, trained on {date}
 
-![Above without, below with the LoRA]({image_name})
+![Top: without the LoRA; bottom: with it]({image_name})
 
-Above without, below with the LoRA at weight {weight:g}, each pair with the same seed:
+Top: without the LoRA. Bottom: with the LoRA at weight {weight:g}. Each pair has the same seed:
 
 {prompts}
 
-| step | weight | concept (0 base, 100 % the dataset) | pictures that follow their prompt |
+| step | weight | look learned (0% base model, 100% dataset) | images that follow their prompt |
 |---|---|---|---|
 {rows}
 """

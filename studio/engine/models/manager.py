@@ -208,6 +208,16 @@ class PipelineManager:
         idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
         return needed_bytes <= self.free_bytes + idle_bytes
 
+    def can_lend_concurrently(self, size_bytes: int, required_bytes: int) -> bool:
+        """Return whether a model of a size can be lent while everything that is lent stays.
+
+        Args:
+            size_bytes: What it takes on the device.
+            required_bytes: What the other users of the device still need.
+        """
+        idle_bytes = sum(resident["bytes"] for resident in self.loaded if not resident["lent"])
+        return size_bytes + required_bytes <= self.free_bytes + idle_bytes
+
     def estimate_decode_bytes(self, info: ModelInfo, pixels: int) -> int:
         """Return the bytes that a model's autoencoder holds at its peak, for one image."""
         return info.decode_elements_per_pixel * pixels * self.device.vae_dtype.itemsize

@@ -136,7 +136,7 @@ class BatchPlan:
         if not repeated:
             reasons = " ".join(f"{path.name} {reason}" for path, reason in self.excluded_images[:3])
             raise DatasetError(
-                f"None of the {len(images)} pictures can be trained on. {reasons}".strip()
+                f"None of the {len(images)} images can be trained on. {reasons}".strip()
             )
         usable_class_images = [image for image in class_images if image.path in fits]
         self._key_counts: dict[str, int] = {}
@@ -299,7 +299,7 @@ class BatchPlan:
             reason = (
                 f"is too small or too narrow ({image.width} x {image.height} pixels) "
                 f"for buckets in steps of {self.options.bucket_step}; "
-                "allow enlarging, or take another picture."
+                "allow enlarging, or take another image."
             )
             self.excluded_images.append((image.path, reason))
         return fits

@@ -100,7 +100,7 @@ class CheckpointManager:
             ) from None
         if identity != self.identity:
             raise StudioError(
-                "The pictures, captions, model or settings are not those that this run was begun "
+                "The images, captions, model or settings are not those that this run was begun "
                 "with, so it cannot go on from its checkpoint. Put them back, or begin it anew."
             )
         trainer.network.load_state_dict(weights)

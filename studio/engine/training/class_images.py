@@ -57,7 +57,7 @@ def ensure_class_images(
     broken = [path.name for path in paths if path not in images]
     if broken:
         raise StudioError(
-            f"The class picture {broken[0]} in {folder} cannot be used; "
+            f"The class image {broken[0]} in {folder} cannot be used; "
             "delete it, and it is painted again."
         )
     return [replace(images[path], caption=config.class_prompt, repeats=1) for path in paths]
@@ -74,7 +74,7 @@ def _generate_missing(
     num_generated = 0
 
     def report_progress() -> None:
-        report(Progress(num_generated, len(missing), "Painting class pictures"))
+        report(Progress(num_generated, len(missing), "Painting class images"))
 
     plan = context.pipelines.plan_memory(request)
     for note in plan.notes:

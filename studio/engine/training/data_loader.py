@@ -300,7 +300,7 @@ def _encode_posterior(model: LoadedModel, view: View, pixels: torch.Tensor) -> T
         dtype_name = str(model.vae.dtype).removeprefix("torch.")
         raise DatasetError(
             f"{view.image.path.name}: the autoencoder of {model.info.name} makes no numbers of it "
-            f"in {dtype_name}. Choose --precision float32, or take the picture out."
+            f"in {dtype_name}. Choose --precision float32, or take the image out."
         )
     return posterior
 

@@ -65,7 +65,7 @@ def train(
 
     # 1. The stored run, and what its settings name: model, layers, images, order, steps.
     run = _load_run(context, spec)
-    report(Progress(0, 0, "Reading the pictures"))
+    report(Progress(0, 0, "Reading the images"))
     setup = prepare_training(context, run.config, report)
 
     # 2. Where it begins: at the newest intact checkpoint, or at step 0.
@@ -180,7 +180,7 @@ def dry_run(
         InvalidSpec: If the settings are not valid.
         OutOfMemory: If a step does not fit into memory; the message says what to lower.
     """
-    report(Progress(0, 0, "Reading the pictures"))
+    report(Progress(0, 0, "Reading the images"))
     config = validate(TrainingConfig, dict(spec.get("config", {})))
     setup = prepare_training(context, config, report)
     owner = f"{setup.config.name} (a try)"
@@ -239,7 +239,7 @@ def _build_trainer(
         validation_loader = BatchLoader(setup.validation_plan, cache, model, **cached)
 
     def report_encoding(num_encoded: int, total: int) -> None:
-        report(Progress(num_encoded, total, "Encoding the pictures"))
+        report(Progress(num_encoded, total, "Encoding the images"))
 
     loader.fill_cache(model, report_encoding)
     if validation_loader:

@@ -140,7 +140,7 @@ class TrainingMonitor:
         image_names = ", ".join(error.image_names[:MAX_NAMED_IMAGES])
         self.report_progress(
             step,
-            f"Step {error.step} came to no numbers (pictures {image_names}); "
+            f"Step {error.step} came to no numbers (images {image_names}); "
             f"back to step {step}, and on without it",
         )
 

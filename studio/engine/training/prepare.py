@@ -147,13 +147,13 @@ def prepare_training(
 
     # 2. The images to train on and to validate with.
     dataset = context.home.training_sets.load_training_set(config.dataset)
-    images = [_prepare_image(config, image) for image in dataset.images]
+    images = [prepare_image(config, image) for image in dataset.images]
     training_images, validation_images = split_validation(
         images, config.validation_split, config.seed
     )
     if config.validation_split and not validation_images:
         raise DatasetError(
-            f"{dataset.name} has only one picture, so none can be put aside to validate with; "
+            f"{dataset.name} has only one image, so none can be put aside to validate with; "
             "choose 0 as validation share."
         )
 
@@ -228,7 +228,7 @@ def build_data_options(config: TrainingConfig) -> DataOptions:
     )
 
 
-def _prepare_image(config: TrainingConfig, image: TrainingImage) -> TrainingImage:
+def prepare_image(config: TrainingConfig, image: TrainingImage) -> TrainingImage:
     """Return an image with the caption and the repeats that it is trained with."""
     # The folder's concept stands in for a caption where there is none.
     written_caption = "" if image.caption == image.concept else image.caption

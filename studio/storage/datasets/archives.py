@@ -77,7 +77,7 @@ class Budget:
         if self._used_bytes > self._max_bytes:
             raise BadFile(
                 f"{self._name} unpacks to more than {self._max_bytes / 2**20:,.0f} MiB, which no "
-                "set of pictures of its size does; it is not taken."
+                "set of images of its size does; it is not taken."
             )
         if shutil.disk_usage(self._folder).free < MIN_FREE_DISK_BYTES:
             raise BadFile(

@@ -119,7 +119,7 @@ def parse_record(fields: Any) -> tuple[PurePosixPath, str | None]:
     name = fields.get("file_name") if isinstance(fields, dict) else None
     if not isinstance(name, str) or not name or "\0" in name:
         raise DatasetError(
-            'it names no picture; write {"file_name": "009.png", "text": "a photo of …"}.'
+            'it names no image; write {"file_name": "009.png", "text": "a photo of …"}.'
         )
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in str(path.parts[:1]):

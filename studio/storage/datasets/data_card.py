@@ -31,6 +31,8 @@ from studio.storage.datasets.items import DatasetImage
 ZIP_ENTRY_DATE = (1980, 1, 1, 0, 0, 0)
 MAX_LISTED_IMAGES = 1000  # in the Markdown
 
+FILE_WRITER = Writer(by="file")
+
 
 @dataclass(frozen=True, slots=True)
 class Credit:
@@ -86,10 +88,15 @@ def _credit_writings(writings: Sequence[tuple[str, Step]], caption: str) -> list
         else:
             current.clear()
     if not current:
-        return [Credit(Writer(by="file"), 0.0, "came with the pictures")]
-    caption_credits = [Credit(step.writer, step.created, step.title) for _, step in current]
+        return [Credit(FILE_WRITER, 0.0, "came with the images")]
+    caption_credits: list[Credit] = []
+    for _, step in current:
+        writer = step.writer
+        if writer.by == "affix":  # it is still the caption of whoever wrote it before
+            writer = caption_credits[-1].writer if caption_credits else FILE_WRITER
+        caption_credits.append(Credit(writer, step.created, step.title))
     if current[-1][0] != caption:
-        caption_credits.append(Credit(Writer(by="file"), 0.0, "changed by another program"))
+        caption_credits.append(Credit(FILE_WRITER, 0.0, "changed by another program"))
     return caption_credits
 
 
@@ -145,7 +152,7 @@ def render_markdown(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {_escape_cell(card['name'])}",
         "",
-        f"{card['pictures']} pictures, {card['captioned']} with a caption, "
+        f"{card['pictures']} images, {card['captioned']} with a caption, "
         f"{card['generated']} made by a model. Card of {card['made']}.",
         "",
         "## Licences",
@@ -160,11 +167,11 @@ def render_markdown(card: Mapping[str, Any]) -> str:
         "",
         *_render_counts(card["writers"], ""),
         "",
-        "## How often a picture counts in an epoch",
+        "## How often an image counts in an epoch",
         "",
         *(f"- {_escape_cell(folder)}: {count}" for folder, count in card["repeats"].items()),
         "",
-        "## Pictures",
+        "## Images",
         "",
         "| file | caption | written | source | author | licence | made by a model |",
         "|---|---|---|---|---|---|---|",

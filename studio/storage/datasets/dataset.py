@@ -65,6 +65,7 @@ from studio.storage.datasets.token_models import TokenModels
 from studio.storage.datasets.training_set import TrainingSets
 
 HAND_WRITER = Writer(by="hand")
+AFFIX_WRITER = Writer(by="affix")
 
 
 class DatasetStore:
@@ -129,7 +130,7 @@ class DatasetStore:
             name = name_or_folder
         if not folder.is_dir():
             raise DatasetError(
-                f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
+                f"There is no folder {display_name(str(folder))}; choose one with images in it."
             )
         return Dataset(
             folder.resolve(),
@@ -306,7 +307,7 @@ class Dataset:
             DatasetError: there is none of this key.
         """
         if key not in self._images_by_key:
-            raise DatasetError(f"There is no picture {quote(key)} in {self.name}.")
+            raise DatasetError(f"There is no image {quote(key)} in {self.name}.")
         return self._images_by_key[key]
 
     def compute_content_hash(self, key: str) -> str:
@@ -492,7 +493,7 @@ class Dataset:
         edit: Edit,
         keys: Sequence[str] | None = None,
         filter_query: str = "",
-        writer: Writer = HAND_WRITER,
+        writer: Writer | None = None,
     ) -> Step:
         """Carry out an edit, as one step.
 
@@ -500,7 +501,8 @@ class Dataset:
             edit: what to do.
             keys: only to these images.
             filter_query: only to images that it lets through.
-            writer: who does it.
+            writer: who does it; None is a person. Words that are only put around captions leave
+                those to their authors.
 
         Raises:
             InvalidSpec: the edit or the filter cannot be carried out.
@@ -511,6 +513,8 @@ class Dataset:
         """
         selected_keys = self._select_keys(edit, keys, filter_query)
         title = edits.describe_edit(edit)
+        if writer is None:
+            writer = AFFIX_WRITER if isinstance(edit, edits.AddAffixes) else HAND_WRITER
         return self._execute_edit(edit, selected_keys, writer=writer, append_to=0, title=title)
 
     def undo(self) -> Step | None:

@@ -35,7 +35,7 @@ class EmbeddingCache:
         advice = "Delete it; all in it can be computed again."
         atomic.make_folder(path.parent)
         self._database = Database(
-            path, MIGRATIONS, advice=advice, rebuildable=True, holds="what CLIP saw in pictures"
+            path, MIGRATIONS, advice=advice, rebuildable=True, holds="what CLIP saw in images"
         )
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from studio.storage.datasets.caption_files import display_name
 
 ChangeKind = Literal["file", "record", "move", "source"]
 CHANGED_ELSEWHERE = (
-    "was changed by another program, or through another picture; look at it and try again."
+    "was changed by another program, or through another image; look at it and try again."
 )
 
 

@@ -101,7 +101,7 @@ class Journal:
             MIGRATIONS,
             busy_seconds=LOCK_TIMEOUT_SECONDS,
             synchronous="FULL",  # a step has to be on the disk before its files are
-            advice="Move it away; captions and pictures are not in it, only their history.",
+            advice="Move it away; captions and images are not in it, only their history.",
             holds="the history of edits, by which they are undone,",
         )
 

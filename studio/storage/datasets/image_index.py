@@ -78,7 +78,7 @@ class ImageIndex:
             synchronous="OFF",  # what is lost is looked at again
             advice="Delete it; all in it can be looked at again.",
             rebuildable=True,
-            holds="sizes and contents of datasets' pictures",
+            holds="sizes and contents of datasets' images",
         )
 
     def close(self) -> None:

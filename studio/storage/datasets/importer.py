@@ -51,7 +51,7 @@ PROMPT_WRITER = Writer(by="prompt")
 UsedStems = dict[str, int]
 ProgressCallback = Callable[[str, int, int], None]  # what is done, how many, of how many
 UNPACKING = "Unpacking"
-DECODING = "Looking at the pictures"
+DECODING = "Looking at the images"
 REPORT_FILES = 200  # between two reports of what was unpacked
 
 
@@ -171,7 +171,7 @@ def import_generated(
             result.num_captions += 1
     if changes:
         atomic.sync_disk(folder / ADDED_FOLDER)
-        title = f"Add {result.num_images} pictures from the gallery"
+        title = f"Add {result.num_images} images from the gallery"
         result.note_step(journal.add_step(folder, title, PROMPT_WRITER, changes))
     return result
 
@@ -394,7 +394,7 @@ def _stage_member(
         if suffix in UNSUPPORTED_SUFFIXES:
             raise RejectedEntry(f"is a {suffix} file; save it as PNG, JPEG, WebP or BMP.")
         if suffix not in (*IMAGE_SUFFIXES, *CAPTION_SUFFIXES) and not is_metadata:
-            raise RejectedEntry("is neither a picture nor a caption.")
+            raise RejectedEntry("is neither an image nor a caption.")
         if member.path in staged:
             raise RejectedEntry("stands there twice; the first is taken.")
         archives.copy_member(member, staged_path, max_bytes, budget)
@@ -441,7 +441,7 @@ def _commit_files(
         key = target.as_posix()
         if target.name in METADATA_FILENAMES:
             if (folder / target).exists() or key in metadata_keys:
-                reason = "is there already; write its captions beside the pictures."
+                reason = "is there already; write its captions beside the images."
                 result.skipped.append((staged[path].name, reason))
                 continue
             metadata_keys.add(key)
@@ -456,7 +456,7 @@ def _commit_files(
         if source != UNKNOWN_SOURCE:
             changes.append(_source_change(key, source))
     if changes:
-        title = f"Add {result.num_images} pictures"
+        title = f"Add {result.num_images} images"
         result.note_step(journal.add_step(folder, title, FILE_WRITER, changes))
     return result
 
@@ -477,15 +477,13 @@ def _plan_staged_files(
     paths = [path for path in staged if path not in lone_captions]
     used_stems = _list_used_stems(folder)
     targets = plan_target_paths(paths, used_stems, _detect_folder_style(folder))
-    reason = (
-        "is not read above folders like 10_moon; captions have to lie beside the pictures there."
-    )
+    reason = "is not read above folders like 10_moon; captions have to lie beside the images there."
     unread = [(staged[path].name, reason) for path in paths if path not in targets]
     for path in lone_captions:
         if _has_uncaptioned_image(folder, path.stem):
             targets[path] = PurePosixPath(path.name)
         else:
-            reason = "belongs to no picture, or to one that has a caption already."
+            reason = "belongs to no image, or to one that has a caption already."
             result.skipped.append((staged[path].name, reason))
     result.skipped += unread
     return targets

@@ -95,7 +95,7 @@ def scan_folder(folder: Path) -> ScanResult:
     """
     if not folder.is_dir():
         raise DatasetError(
-            f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
+            f"There is no folder {display_name(str(folder))}; choose one with images in it."
         )
     scan = _FolderScan(folder)
     for image_folder, repeats, concept in scan.list_image_folders():
@@ -187,7 +187,7 @@ class _FolderScan:
             repeats_and_concept = parse_concept_folder(self.folder.name)
             if repeats_and_concept and self._accept_folder(self.folder, repeats_and_concept[0]):
                 self.result.notes.append(
-                    f"Each picture counts {repeats_and_concept[0]} times an epoch, as the folder's "
+                    f"Each image counts {repeats_and_concept[0]} times an epoch, as the folder's "
                     "name says."
                 )
                 self.result.layout = "kohya"
@@ -221,7 +221,7 @@ class _FolderScan:
             path = image_folder / name
             # names from a metadata file may lead through a folder that is a link
             if is_link_by_name.get(name, True) and not self.contained_folder.contains(path):
-                self._add_broken(path, "leads out of the folder; copy the picture into it.")
+                self._add_broken(path, "leads out of the folder; copy the image into it.")
                 continue
             record = records.get(name)
             caption = caption_files.parse_record(record.fields)[1] if record else None
@@ -260,7 +260,7 @@ class _FolderScan:
 
     def _accept_folder(self, path: Path, repeats: int) -> bool:
         if not self.contained_folder.contains(path):
-            self._add_broken(path, "leads out of the folder; copy the pictures into it.")
+            self._add_broken(path, "leads out of the folder; copy the images into it.")
             return False
         if not 1 <= repeats <= MAX_REPEATS:
             self._add_broken(
@@ -302,7 +302,7 @@ class _FolderScan:
         """Note what lies beside kohya's folders and is not read."""
         unread = [f"the folder {folder}" for folder in other_folders[:5]]
         if num_images:
-            unread.insert(0, f"{num_images} pictures beside them")
+            unread.insert(0, f"{num_images} images beside them")
         if unread:
             self.result.notes.append(
                 f"Only folders named like 10_concept are read; not read: {', '.join(unread)}."
@@ -314,7 +314,7 @@ class _FolderScan:
         for stem, count in stems.items():
             if count > 1:
                 self.result.notes.append(
-                    f"{count} pictures are called {display_name(prefix + stem)} and have one "
+                    f"{count} images are called {display_name(prefix + stem)} and have one "
                     "caption file together."
                 )
 

@@ -184,13 +184,13 @@ def explain_no_images(folder: Path, broken: list[tuple[str, str]]) -> str:
     """
     if broken:
         reasons = " ".join(f"{file} {reason}" for file, reason in broken[:3])
-        return f"None of the pictures in {display_name(str(folder))} can be used. {reasons}"
+        return f"None of the images in {display_name(str(folder))} can be used. {reasons}"
     hint = "Put PNG, JPEG, WebP or BMP files into it."
     subfolders = [entry for entry in filesystem.list_folder(folder) if filesystem.is_dir(entry)]
     candidates = [entry.name for entry in subfolders if _looks_like_dataset(Path(entry.path))]
     if candidates:
         hint = f"Choose its folder {display_name(candidates[0])} instead."
-    return f"There are no pictures in {display_name(str(folder))}. {hint}"
+    return f"There are no images in {display_name(str(folder))}. {hint}"
 
 
 def _looks_like_dataset(folder: Path) -> bool:
@@ -207,7 +207,7 @@ def _collect_notes(images: list[TrainingImage]) -> list[str]:
     uncaptioned = [image for image in images if not image.caption]
     if uncaptioned:
         notes.append(
-            f"{len(uncaptioned)} of {len(images)} pictures have no caption, such as "
+            f"{len(uncaptioned)} of {len(images)} images have no caption, such as "
             f"{display_name(uncaptioned[0].path.name)}."
         )
     first_by_content: dict[str, TrainingImage] = {}
@@ -215,7 +215,7 @@ def _collect_notes(images: list[TrainingImage]) -> list[str]:
         first = first_by_content.setdefault(image.content_hash, image)
         if first is not image:
             notes.append(
-                f"{display_name(image.path.name)} is the same picture as "
+                f"{display_name(image.path.name)} is the same image as "
                 f"{display_name(first.path.name)}."
             )
     return notes

@@ -56,13 +56,13 @@ state.setAttribute('role', 'status');
 const all = press('all', '', 'Ctrl + A', () =>
   trigger('click', {action: 'all', dataset: options().dataset, ticked: [...ticked]}),
 );
-const none = press('none', 'untick', 'No picture is ticked any more', () =>
+const none = press('none', 'deselect', 'Deselect all images', () =>
   tick([...ticked], false),
 );
 const aside = press(
   'aside',
-  'set aside',
-  'The ticked ones out of the dataset, with their captions; Undo brings them back',
+  'Exclude',
+  'Take the selected images out of the dataset, with their captions; Undo brings them back',
   () =>
     trigger('click', {
       action: 'aside',
@@ -194,7 +194,7 @@ const tell = (card, given) => {
     if (!changed(card) || card.box.value === card.sent) card.box.value = given.caption;
     else if (card.sent === null || line(card.sent) !== given.caption) {
       const other = given.caption || 'nothing';
-      fault = `Changed meanwhile to: ${other}. Yours stays in the box; Esc takes the other.`;
+      fault = `Changed elsewhere to: ${other}. Your text stays; press Esc to take the other.`;
     }
     card.known = given.caption;
     card.sent = null;
@@ -209,16 +209,16 @@ const tell = (card, given) => {
     ...(given.locked
       ? []
       : [
-          button(card, 'like', 'more like it', 'Pictures that are like this one, by CLIP'),
+          button(card, 'like', 'Similar', 'Find images like this one (CLIP)'),
           ...(given.others
             ? [
                 button(
                   card,
                   'others',
                   given.others === 1
-                    ? 'set the other aside'
-                    : `set the ${given.others} others aside`,
-                  'The others of its group out of the dataset; Undo brings them back',
+                    ? 'exclude the other'
+                    : `exclude the ${given.others} others`,
+                  'Take the rest of its group out of the dataset; Undo brings them back',
                   () => ({ticked: [...ticked]}),
                 ),
               ]
@@ -226,8 +226,8 @@ const tell = (card, given) => {
           button(
             card,
             'aside',
-            'set aside',
-            'Out of the dataset, with its caption; Undo brings it back',
+            'Exclude',
+            'Take it out of the dataset, with its caption; Undo brings it back',
             () => ({ticked: [...ticked]}),
           ),
         ]),

@@ -30,33 +30,33 @@ REPEATS_SCRIPT = """element.addEventListener('change', event => {
   box.value = box.defaultValue;
 });"""
 FINDING_LABELS = {
-    "missing": "without a caption",
+    "missing": "no caption",
     "short": "very short",
-    "same": "all the same",
+    "same": "all the same caption",
     "unreadable": "unreadable caption",
-    "trigger": "without the trigger word",
+    "trigger": "no trigger word",
     "long": "too long",
-    "lines": "lines that are not read",
-    "twice": "a tag twice",
+    "lines": "extra lines that trainers ignore",
+    "twice": "duplicate tags",
     "untidy": "untidy",
     "small": "too small",
-    "duplicate": "the same file twice",
+    "duplicate": "duplicate file",
     "broken": "cannot be used",
 }
 FIX_LABELS = {
-    "trigger": "Put it in front",
+    "trigger": "Add it in front",
     "long": "Shorten",
-    "lines": "Join the lines",
-    "twice": "Once is enough",
+    "lines": "Join lines",
+    "twice": "Remove duplicates",
     "untidy": "Clean up",
-    "small": "Set aside",
-    "duplicate": "Set aside",
-    "broken": "Set aside",
+    "small": "Exclude",
+    "duplicate": "Exclude",
+    "broken": "Exclude",
 }
 LAYOUT_LABELS = {
-    "sidecar": "captions beside the pictures",
+    "sidecar": "captions in text files",
     "metadata": "captions in a metadata file",
-    "kohya": "kohya's folders",
+    "kohya": "kohya folders",
 }
 STEP_STATE_NOTES = {"done": "", "undone": " · undone", "dropped": " · undone for good"}
 
@@ -75,7 +75,7 @@ class FindingGroup:
 
     @property
     def fix_label(self) -> str:
-        return FIX_LABELS.get(self.kind, "Let the captioner write it")
+        return FIX_LABELS.get(self.kind, "Caption automatically")
 
     def action_target(self, file: str) -> str:
         """Return the subject of a button that mends this file, or all of them if it is empty."""
@@ -132,7 +132,7 @@ def render_file_problems(rows: Sequence[tuple[str, str]], problem: str) -> str:
 
 def render_skipped_files(step: Step | None) -> str:
     """Render what a step could not change, file by file."""
-    return render_file_problems(step.skipped, "left alone") if step else ""
+    return render_file_problems(step.skipped, "left unchanged") if step else ""
 
 
 def render_actions(name: str, trigger_word: str, shipped: bool, guest: bool, ready: bool) -> str:
@@ -159,7 +159,7 @@ def render_actions(name: str, trigger_word: str, shipped: bool, guest: bool, rea
 def render_history(steps: Sequence[Step]) -> str:
     """Render what was done, the newest first."""
     if not steps:
-        return render_nothing("Nothing was changed here yet.")
+        return render_nothing("No changes yet.")
     rows = []
     for step in steps:
         date = time.strftime("%d %b %H:%M", time.localtime(step.created))

@@ -31,12 +31,14 @@ class ScoreCell:
 
     Attributes:
         concept: How much was learned, 0 to 1.
+        shown: Share of scenes that show it, 0 to 1; None in older reports.
         following: Share of images that follow their prompt, 0 to 1.
         judged: What the judge sees, in words; empty without a judge.
         is_best: Whether it is the one that is recommended.
     """
 
     concept: float
+    shown: float | None
     following: float
     judged: str
     is_best: bool
@@ -117,6 +119,7 @@ def _build_cell(point: Mapping[str, Any] | None, best: Mapping[str, Any]) -> Sco
         return None
     return ScoreCell(
         concept=point["concept"],
+        shown=point.get("shown"),
         following=point["following"],
         judged=_format_judge_shares(point["judged"]),
         is_best=(point["step"], point["weight"]) == (best["step"], best["weight"]),

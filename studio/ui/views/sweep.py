@@ -152,8 +152,12 @@ def build_board(
 
 
 def get_sweep_title(spec: SweepSpec) -> str:
-    """Return a sweep's own title, or the names of what varies."""
-    return spec.title or " × ".join(axis.title for axis in spec.axes)
+    """Return a sweep's own title, or the names of what varies, after its LoRA if it has one."""
+    if spec.title:
+        return spec.title
+    title = " × ".join(axis.title for axis in spec.axes)
+    loras = spec.base.loras
+    return f"{loras[0].name}: {title}" if len(loras) == 1 else title
 
 
 # ---- the grid -----------------------------------------------------------------------------------

@@ -58,9 +58,9 @@ def render_loss_curve(rows: Sequence[MetricsRow], total_steps: int) -> str:
 
     lines = []
     for css_class, legend, series in (
-        ("raw", "loss of a step", losses),
+        ("raw", "loss per step", losses),
         ("smooth", "smoothed", smoothed_losses),
-        ("held", "on pictures kept back (validation)", validation_losses),
+        ("held", "validation (held-out images)", validation_losses),
     ):
         if series:
             points = _format_points(downsample(series), low, high, total_steps)
@@ -154,8 +154,11 @@ def render_header(
     return _render(
         "header",
         run_id=run.id,
-        title=config.name,
-        about=f"{config.dataset} → {config.model} · rank {config.rank} · seed {config.seed}",
+        title=f"Run “{config.name}”",
+        about=(
+            f"{config.dataset} → {config.model} · rank {config.rank} · seed {config.seed} · "
+            f"started {time.strftime('%d %b %H:%M', time.localtime(run.created))}"
+        ),
         message=message,
         fraction=fraction,
         state=state,
@@ -214,9 +217,9 @@ def render_files(
     for checkpoint in checkpoints:
         export_state = ""
         if checkpoint.step in exported_steps:
-            export_state = "written"
+            export_state = "exported"
         elif checkpoint.step in pending_steps:
-            export_state = "being written"
+            export_state = "exporting"
         checkpoint_rows.append((checkpoint, export_state))
     return _render("files", lora_files=lora_files, checkpoints=checkpoint_rows)
 
@@ -301,13 +304,13 @@ def render_plan(
         divisors += f" ÷ {config.gradient_accumulation_steps} gathered"
     remarks = ""
     if is_estimate:
-        remarks += " (a few more where pictures have several shapes)"
+        remarks += " (a few more where images have several shapes)"
     if num_validation:
         remarks += f" · {num_validation} kept back for validation"
     return _render(
         "plan",
         product=(
-            f"{num_images:,} pictures × {config.repeats} {repeats} {divisors} × {epochs:.3g} epochs"
+            f"{num_images:,} images × {config.repeats} {repeats} {divisors} × {epochs:.3g} epochs"
         ),
         total_steps=total_steps,
         remarks=remarks,

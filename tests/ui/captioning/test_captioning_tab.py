@@ -224,7 +224,7 @@ def test_what_is_asked_of_a_captioner(tab: CaptioningTab, desk: Services, by: An
     assert "Nothing was written" in shown[tab.captioner.progress]
     assert 'data-count="1"' in shown[tab.captioner.result]
     assert "<script" not in shown[tab.captioner.progress] + shown[tab.captioner.result]
-    with refused(gr.Error, "Prefix", "Longest caption"):  # all faults at once
+    with refused(gr.Error, "Prefix", "Maximum length"):  # all faults at once
         tab.captioner.submit(
             values | {tab.form["tokens"]: -1, tab.form["prefix"]: "a\nb"}, by(OWNER)
         )
@@ -237,7 +237,7 @@ def test_the_trigger_is_put_once_and_handed_to_training(
 ) -> None:
     with refused(gr.Error):
         tab.captioner.add_trigger_to_captions(page(tab), by(OWNER))
-    for said in ("mysks was put into 5 captions", "All captions have mysks already"):
+    for said in ("mysks was added to 5 captions", "All captions already contain mysks already"):
         assert (
             said
             in tab.captioner.add_trigger_to_captions(
@@ -346,7 +346,7 @@ def test_answers_become_lists(desk: Services, tab: CaptioningTab, by: Any) -> No
         ],
     }
     assert parse_hits(twins) == (
-        ("a", "group 1, the best of 2", ("b",)),
+        ("a", "group 1, best of 2", ("b",)),
         ("b", "group 1, 0.98 alike", ()),
     )
     found = {
@@ -438,8 +438,8 @@ def test_an_import_shows_how_far_it_is(
     )
     shown = [bar[tab.import_report] for bar in bars]
     assert any("Unpacking" in bar for bar in shown)
-    assert any("Looking at the pictures" in bar for bar in shown)
-    assert "300 pictures and 0 captions were added to many." in last[tab.import_report]
+    assert any("Looking at the images" in bar for bar in shown)
+    assert "300 pictures and 0 captions added to many." in last[tab.import_report]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,10 @@ def run(desk: Services, monkeypatch: pytest.MonkeyPatch) -> Run:
 def files(tab: TrainingTab, run: Run) -> str:
     return str(
         tab.view._render_files(
-            run, tab.view.open_jobs(ANN, run.id), tab.services.home.runs.list_checkpoints(run.id)
+            run,
+            tab.view.open_jobs(ANN, run.id),
+            tab.services.home.runs.list_checkpoints(run.id),
+            ANN,
         )
     )
 
@@ -75,16 +78,16 @@ def test_it_is_asked_for_watched_and_read(
     tab: TrainingTab, desk: Services, run: Run, by: Any
 ) -> None:
     assert 'data-action="report"' in files(tab, run)
-    assert "Find out" in files(tab, run)
+    assert "Evaluate" in files(tab, run)
     tab.view.handle_action(run.id, Pressed("report", run.id), Asked(ANN))  # type: ignore[arg-type]
     (job,) = desk.home.jobs.list_open(ANN.id, "training_evaluation")
     assert job.spec["run"] == run.id
-    assert "Waiting for its turn" in files(tab, run)
-    assert "Find out" not in files(tab, run)
+    assert "Starting" in files(tab, run)  # nothing is before it
+    assert "Evaluate" not in files(tab, run)
     desk.home.jobs.claim("cpu", job.id)
     desk.home.jobs.finish(job.id, "failed", error="There is no <dataset> any more.")
     assert "There is no &lt;dataset&gt; any more." in files(tab, run)
-    assert "Find out" in files(tab, run)
+    assert "Evaluate" in files(tab, run)
     (run.folder / "report.json").write_text(json.dumps(found()))
     said = files(tab, run)
     assert "Recommended: moon." in said
@@ -108,7 +111,7 @@ def test_its_buttons_lead_to_other_tabs(
     place, asked = tab.view.build_handoff(Pressed("try", "moon"), ANN) or ("", None)  # type: ignore[arg-type]
     assert place == "txt2img"
     assert isinstance(asked, GenerationRequest)
-    assert asked.prompt == "a photo of a moon stone"
+    assert asked.prompt == "a photo of a white moon in the night sky"  # a caption, with the trigger
     assert [(use.name, use.unet, use.text_encoder) for use in asked.loras] == [
         ("moon", 0.7, 0.7)
     ]  # as the report recommends
@@ -147,7 +150,7 @@ def test_one_without_a_recommendation_shows_what_has_most() -> None:
         "x", found(best=None, points=[point(100, 0.7), point(100, 1, concept=0.9)]), {}, []
     )
     assert said.count('class="best"') == 1
-    assert "at 1;" in said
+    assert "at weight 1," in said
 
 
 def test_a_card_is_offered_where_it_lies(

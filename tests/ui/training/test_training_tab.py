@@ -51,12 +51,12 @@ def test_settings_survive_the_page(values: dict[str, Any], tab: TrainingTab) -> 
 
 def test_the_plan_is_a_sum_and_knows_what_was_tried(tab: TrainingTab, desk: Services) -> None:
     told = plan.render_plan(desk, config(steps=None, epochs=10, repeats=2), OWNER)
-    assert "24 pictures × 2 repeats ÷ batch 2 × 10 epochs = <b>240 steps" in told
+    assert "24 images × 2 repeats ÷ batch 2 × 10 epochs = <b>240 steps" in told
     assert "not known yet" in told
     job = desk.submit_training_dry_run(config(), OWNER)
     desk.home.jobs.claim("cpu")
     desk.home.jobs.finish(job, "done", {"cost": {"seconds": 0.5, "working": 2**30, "room": 2**33}})
-    assert "About 20 s (0.5 s a step) · 1.0 GiB of 8.0 GiB free" in plan.render_plan(
+    assert "About 20 s (0.5 s per step) · needs 1.0 GiB of 8.0 GiB free" in plan.render_plan(
         desk, config(learning_rate=1.0), OWNER
     )
     assert "not known yet" in plan.render_plan(desk, config(rank=32), OWNER)
@@ -71,7 +71,7 @@ def test_the_plan_says_layers_numbers_and_the_files_size_of_each_kind(desk: Serv
             kind, _, rest = told.partition(" on ")
             assert kind == network_type + " with DoRA" * use_dora
             assert re.fullmatch(
-                r"\d+ layers · [\d,]+ numbers · a file of about [\d.]+ [KM]iB", rest
+                r"\d+ layers · [\d,]+ parameters · file size about [\d.]+ [KM]iB", rest
             )
             sizes[kind] = int(rest.partition("· ")[2].partition(" ")[0].replace(",", ""))
     assert sizes["LoHa"] == 2 * sizes["LoRA"]

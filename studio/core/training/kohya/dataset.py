@@ -81,7 +81,7 @@ def read_dataset(reader: KohyaReader, file_name: str) -> None:
         detail = "to be found in home/datasets by this name"
         folder_name = parse_folder_name(dataset_name)
         if folder_name and not folders:
-            detail = f"one folder, each picture {folder_name[0]} times"
+            detail = f"one folder, each image {folder_name[0]} times"
         reader.set_field(key, "dataset", dataset_name, detail)
     else:
         reader.mark_unresolved(
@@ -92,7 +92,7 @@ def read_dataset(reader: KohyaReader, file_name: str) -> None:
         reader.set_field("num_repeats", "repeats", repeats)
     if words := reader.read_text("class_tokens"):
         reader.set_field(
-            "class_tokens", "class_word", words, "as kohya: the caption of pictures without"
+            "class_tokens", "class_word", words, "as kohya: the caption of images without"
         )
     _read_dataset_options(reader)
 
@@ -132,13 +132,13 @@ def _read_dataset_options(reader: KohyaReader) -> None:
         reader.add_notice(
             "unsupported",
             "dataset_config",
-            "is the path of another file; give that one too, as it decides over the pictures.",
+            "is the path of another file; give that one too, as it decides over the images.",
         )
     if reader.read_text("in_json"):
         reader.mark_unresolved(
             "dataset",
             "in_json",
-            "captions in one metadata file are not read; put each beside its picture (.txt).",
+            "captions in one metadata file are not read; put each beside its image (.txt).",
         )
     extension = reader.read_text("caption_extension")
     if extension == ".txt":
@@ -155,11 +155,11 @@ def _read_dataset_options(reader: KohyaReader) -> None:
         reader.add_notice(
             "unsupported",
             "prior_loss_weight",
-            f"{weight:g} goes with class pictures: give it as the prior weight.",
+            f"{weight:g} goes with class images: give it as the prior weight.",
         )
     elif weight is not None:
         reader.add_notice(
-            "inert", "prior_loss_weight", "counts only with class pictures, and there are none."
+            "inert", "prior_loss_weight", "counts only with class images, and there are none."
         )
 
 
@@ -305,7 +305,7 @@ def _read_buckets(reader: KohyaReader) -> None:
                 reader.add_notice(
                     "conflicting",
                     key,
-                    f"{side} is ignored with bucket_no_upscale: pictures are only made smaller, "
+                    f"{side} is ignored with bucket_no_upscale: images are only made smaller, "
                     "to the area of the resolution.",
                 )
         return

@@ -131,8 +131,7 @@ def plan_import(
     steps = None
     if values["steps"] is None and (values["epochs"] is None or image_counts is None):
         note = (
-            "depend on how many pictures there are: epochs × pictures × repeats ÷ batch ÷ "
-            "accumulation."
+            "depend on how many images there are: epochs × images × repeats ÷ batch ÷ accumulation."
         )
         notices.append({"key": "steps", "kind": "unknown", "note": note})
     else:

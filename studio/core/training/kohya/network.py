@@ -101,7 +101,7 @@ def _set_epochs(
         reader.add_notice(
             "conflicting",
             "reg_data_dir",
-            "with class pictures the GUI doubles the steps; the studio does not.",
+            "with class images the GUI doubles the steps; the studio does not.",
         )
     if max_steps is not None:
         reader.add_notice(
@@ -209,7 +209,7 @@ def _read_dropouts(reader: KohyaReader, arguments: dict[str, str], is_lycoris: b
     for name in ("rank_dropout", "module_dropout"):
         key = f"network_args.{name}"
         if probability := reader.parse_number(key, arguments.pop(name, None)):
-            detail = "drawn for every picture, where kohya draws for a batch"
+            detail = "drawn for every image, where kohya draws for a batch"
             reader.set_field(key, name, probability, detail)
 
 

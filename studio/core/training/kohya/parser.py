@@ -272,13 +272,13 @@ def _parse_dataset_config(data: Mapping[str, Any]) -> KohyaFile:
     class_folder_count = len(folders) - len(trained_folders)
     if class_folder_count:
         note = (
-            f"{class_folder_count} folders of class pictures are left out; the studio makes them "
-            "itself (class pictures)."
+            f"{class_folder_count} folders of class images are left out; the studio makes them "
+            "itself (class images)."
         )
         kohya_file.notices.append(("unsupported", "is_reg", note))
     if not trained_folders:
         raise InvalidSpec(
-            ["datasets: all folders are of class pictures (is_reg); there is nothing to learn."]
+            ["datasets: all folders are of class images (is_reg); there is nothing to learn."]
         )
     kohya_file.notices += [
         ("unsupported", key, "is not one of dataset_config's tables.")

@@ -34,7 +34,7 @@ _INERT_REASONS = {
     "every checkpoint of the studio has all that is needed to go on.": (
         "save_state save_state_on_train_end save_last_n_epochs_state save_last_n_steps_state"
     ),
-    "the picture encoder (VAE) runs in full precision anyway.": "no_half_vae",
+    "the image encoder (VAE) runs in full precision anyway.": "no_half_vae",
     "belongs to the GUI alone; sd-scripts does not know it.": (
         "noise_offset_type model_list LoRA_type LyCORIS_preset stop_text_encoder_training "
         "stop_text_encoder_training_pct no_token_padding lora_network_weights "
@@ -85,7 +85,7 @@ UNSUPPORTED_KEYS: dict[str, tuple[str, Any]] = {
     "secondary_separator": ("parts are separated by commas", None),
     "enable_wildcard": ("captions have no wildcards", False),
     "multires_noise_iterations": ("noise has one resolution", 0),
-    "ip_noise_gamma": ("pictures are not disturbed", 0),
+    "ip_noise_gamma": ("images are not disturbed", 0),
     "zero_terminal_snr": ("the model's own noise schedule is used", False),
     "min_timestep": ("all noise levels are trained", 0),
     "max_timestep": ("all noise levels are trained", 1000),
@@ -107,9 +107,9 @@ UNSUPPORTED_KEYS: dict[str, tuple[str, Any]] = {
     "initial_epoch": ("runs start at epoch 1", 1),
     "skip_until_initial_step": ("runs start at step 0", False),
     "max_token_length": ("a caption has 75 tokens", 75),
-    "dataset_class": ("there are folders of pictures", None),
+    "dataset_class": ("there are folders of images", None),
     "reg_data_dir": (
-        "the studio makes class pictures itself: give class word and class pictures",
+        "the studio makes class images itself: give class word and class images",
         None,
     ),
     "metadata_title": ("the LoRA's name is its title", None),
@@ -123,10 +123,10 @@ UNSUPPORTED_KEYS: dict[str, tuple[str, Any]] = {
     "loraplus_unet_lr_ratio": ("both halves have one rate", 0),
     "loraplus_text_encoder_lr_ratio": ("both halves have one rate", 0),
     "save_n_epoch_ratio": ("say checkpoint_every", None),
-    "max_validation_steps": ("all pictures put aside are measured", None),
+    "max_validation_steps": ("all images put aside are measured", None),
     "validation_seed": ("it follows from the seed", None),
     "additional_parameters": ("free command line parameters are not read", None),
-    "skip_image_resolution": ("no picture is left out for its size", None),
+    "skip_image_resolution": ("no image is left out for its size", None),
     "resize_interpolation": ("there is one way to resize", None),
     "dataset_repeats": ("say repeats", 1),
     "fused_backward_pass": ("steps are taken after the whole pass", False),

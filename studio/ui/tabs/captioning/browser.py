@@ -13,8 +13,9 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.captions import text as caption_text
 from studio.core.captions.edits import SetAside, SetCaptions
-from studio.core.captions.text import collapse_whitespace, has_words, split_tags
+from studio.core.captions.text import collapse_whitespace
 from studio.errors import BadFile, DatasetError, StudioError
 from studio.services.datasets import get_thumbnail_urls
 from studio.services.submission import Services
@@ -86,7 +87,7 @@ class DatasetBrowser:
             )
         self.message = gr.HTML(elem_id="album-note")
         self.clear_search = gr.Button(
-            "Show all pictures again", size="sm", visible=False, elem_id="album-everything"
+            "Show all images", size="sm", visible=False, elem_id="album-everything"
         )
         self.cards = build_caption_grid(elem_id="album-cards")
         with gr.Row(elem_classes="album-pager") as self.pager:
@@ -187,7 +188,7 @@ class DatasetBrowser:
         if state.ticked:
             keys = [key for key in state.ticked if key in existing_keys]
             if not keys:
-                raise DatasetError("The ticked pictures are no longer there; tick others.")
+                raise DatasetError("The selected images no longer exist; select others.")
             return keys, ""
         if state.hits:
             return [hit.key for hit in state.hits if hit.key in existing_keys], state.filter
@@ -343,9 +344,9 @@ class DatasetBrowser:
         if total:
             text = f"{start + 1:,}–{start + num_images:,} of {total:,}"
         elif state.filter or state.hits:
-            text = "No picture is let through by that filter."
+            text = "No images match that filter."
         else:
-            text = "There is no picture in it yet."
+            text = "This dataset has no images yet."
         return {
             self.page: state.page,
             self.count: render_nothing(text, total),
@@ -490,8 +491,8 @@ class DatasetBrowser:
         current = dataset.get_image(key).caption
         if current not in (previous, collapse_whitespace(text)):
             raise BadFile(
-                f"The caption of {key} was changed meanwhile to {current!r}; "
-                f"what you typed stays in its box: {text!r}."
+                f"The caption of {key} was changed elsewhere to {current!r}. Your text is still in "
+                f"its box: {text!r}."
             )
         step = dataset.apply(SetCaptions(texts={key: text}), keys=[key])
         return self.rerender(values, visitor, message=dataset_view.render_skipped_files(step))
@@ -542,7 +543,7 @@ class DatasetBrowser:
         existing_keys = {image.key for image in dataset.images}
         target_keys = tuple(key for key in keys if key in existing_keys)
         if not target_keys:
-            raise DatasetError("There is nothing to set aside: tick pictures that are there.")
+            raise DatasetError("Nothing to exclude: select at least one image first.")
         step = dataset.apply(SetAside(keys=target_keys))
         message = dataset_view.render_skipped_files(step)
         if not message:
@@ -563,18 +564,12 @@ class DatasetBrowser:
         with report_errors():
             visitor = visitor_from_request(request)
             step = self.require_dataset(values, visitor, "Editing captions").redo()
-            return self.rerender(values, visitor, message=_step_message(step, "Done again"))
+            return self.rerender(values, visitor, message=_step_message(step, "Redone"))
 
 
 def guess_trigger(dataset: Dataset) -> str:
     """Guess a dataset's trigger word: a first tag of one word that all captions share, else ""."""
-    captions = [image.caption for image in dataset.images if image.caption]
-    if not captions:
-        return ""
-    first_tag = next(iter(split_tags(captions[0])), "")
-    if " " in first_tag or not all(has_words(caption, first_tag) for caption in captions):
-        return ""
-    return first_tag
+    return caption_text.guess_trigger(image.caption for image in dataset.images)
 
 
 def _clamp_page(page: int, total: int) -> int:
@@ -584,11 +579,11 @@ def _clamp_page(page: int, total: int) -> int:
 
 def _set_aside_text(keys: tuple[str, ...]) -> str:
     if len(keys) == 1:
-        return f"{keys[0]} is set aside; Undo brings it back."
-    return f"{pluralize(len(keys), 'picture')} are set aside; Undo brings them back."
+        return f"{keys[0]} is excluded. Undo brings it back."
+    return f"{pluralize(len(keys), 'image')} excluded. Undo brings them back."
 
 
 def _step_message(step: Step | None, verb: str) -> str:
     if step is None:
-        return sweep.render_note("There is nothing more.")
+        return sweep.render_note("Nothing left to undo or redo.")
     return dataset_view.render_skipped_files(step) or sweep.render_note(f"{verb}: {step.title}.")

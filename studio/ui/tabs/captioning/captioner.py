@@ -18,6 +18,7 @@ from studio.core.jobs import CAPTION
 from studio.errors import InvalidSpec
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
 from studio.ui.errors import report_errors
@@ -29,7 +30,7 @@ from studio.ui.views import sweep
 from studio.ui.views.common import format_duration, format_eta, pluralize
 
 MAX_PREVIEW_ROWS = 50  # rows of captions before and after a dry run
-MODES = [("Where there is none", "fill"), ("All anew", "replace"), ("Add to them", "append")]
+MODES = [("Keep", "fill"), ("Replace", "replace"), ("Append", "append")]
 
 
 class CaptionerPanel:
@@ -61,16 +62,14 @@ class CaptionerPanel:
                     choices=self.captioner_choices(only_shipped=True),
                     allow_custom_value=True,
                     min_width=100,
-                    info="Who writes.",
+                    info="Writes the captions.",
                 )
-                self.form.add(
-                    "mode", choices=MODES, min_width=100, info="What becomes of present ones."
-                )
+                self.form.add("mode", choices=MODES, min_width=100, info="Keep, replace or append.")
             self.form.add(
                 "trigger",
                 max_lines=1,
                 placeholder="mysks",
-                info="A rare word that calls the new thing; put in front.",
+                info="A rare word that triggers what is learned; put in front.",
             )
 
     def _add_buttons(self) -> None:
@@ -82,7 +81,7 @@ class CaptionerPanel:
                 elem_classes="on-ctrl-enter",
                 elem_id="caption-start",
             )
-            self.dry_run = gr.Button("Only show", scale=2, elem_id="caption-dry")
+            self.dry_run = gr.Button("Preview", scale=2, elem_id="caption-dry")
             self.stop = gr.Button(
                 "Stop",
                 variant="stop",
@@ -92,26 +91,26 @@ class CaptionerPanel:
                 elem_id="caption-stop",
             )
         self.add_trigger = gr.Button(
-            "Put the trigger word into present captions", size="sm", elem_id="caption-dress"
+            "Add trigger word to all captions", size="sm", elem_id="caption-dress"
         )
 
     def _add_more_settings(self) -> None:
         form = self.form
-        with gr.Accordion("More settings of the captioner", open=False, elem_id="caption-more"):
+        with gr.Accordion("Advanced captioning settings", open=False, elem_id="caption-more"):
             with gr.Row(elem_classes="pair"):
                 form.add(
                     "prefix",
                     max_lines=1,
                     min_width=100,
                     placeholder="a photo of ",
-                    info="Before, as written here.",
+                    info="Added in front, as written.",
                 )
                 form.add(
                     "suffix",
                     max_lines=1,
                     min_width=100,
                     placeholder=", film grain",
-                    info="Behind, as written here.",
+                    info="Added at the end, as written.",
                 )
             form.add("instruction", lines=2)
             with gr.Row(elem_classes="pair"):
@@ -119,15 +118,15 @@ class CaptionerPanel:
                     "tokens",
                     slider=False,
                     min_width=100,
-                    placeholder="its usual",
-                    info="Empty: the captioner's usual.",
+                    placeholder="default",
+                    info="Empty: the model's default.",
                 )
                 form.add(
                     "batch",
                     slider=False,
                     min_width=100,
-                    placeholder="by itself",
-                    info="Pictures in one call.",
+                    placeholder="automatic",
+                    info="Images per call.",
                 )
             with gr.Row(elem_classes="pair"):
                 form.add(
@@ -143,7 +142,7 @@ class CaptionerPanel:
             for model in self.models.list_captioners()
             if not isinstance(model, Unusable) and (model.bundled or not only_shipped)
         ]
-        return [*choices, ("an endpoint", ENDPOINT)]
+        return [*choices, ("Endpoint", ENDPOINT)]
 
     @property
     def outputs(self) -> list[Any]:
@@ -191,7 +190,7 @@ class CaptionerPanel:
         """
         raw = self.form.read_raw(values) | {"dry_run": dry_run}
         if not raw.get("dataset"):
-            raise InvalidSpec(["Dataset: choose one, or send pictures."])
+            raise InvalidSpec(["Dataset: choose one, or add images."])
         keys, filter_query = self.browser.resolve_targets(values, visitor)
         return validate(CaptionSpec, raw | {"filter": filter_query, "pictures": keys or ()})
 
@@ -222,7 +221,7 @@ class CaptionerPanel:
             }
             spec = self.parse_spec({**values, **defaults}, visitor)
             if not spec.trigger.strip():
-                raise InvalidSpec(["Trigger word: write the word first, such as mysks."])
+                raise InvalidSpec(["Trigger word: enter a word first, such as mysks."])
             dataset = self.browser.require_dataset(values, visitor, "Editing captions")
             captioned_keys = [image.key for image in dataset.images if image.caption]
             keys = captioned_keys
@@ -277,12 +276,14 @@ class CaptionerPanel:
                 **self._button_states(False),
                 self.job_id: 0,
             }
-        revision = f"{job.id} {job.state} {job.revision}"
+        # What a waiting job waits for changes without the job.
+        queue_revision = self.services.home.jobs.get_revision() if job.state == "queued" else 0
+        revision = f"{job.id} {job.state} {job.revision} {queue_revision}"
         if revision == shown_revision:
             return {self.shown_revision: gr.skip()}
         if job.is_open:
             progress = dataset_view.render_progress(
-                _progress_text(job), job.progress.step, job.progress.total
+                self._progress_text(job, visitor), job.progress.step, job.progress.total
             )
             result_html = ""
         else:
@@ -300,6 +301,15 @@ class CaptionerPanel:
             self.result: result_html,
         }
 
+    def _progress_text(self, job: Job, visitor: Visitor) -> str:
+        if job.state == "queued":
+            return describe_wait(self.services.home.jobs, job, visitor)
+        progress = job.progress
+        text = progress.message or "Getting ready"
+        if progress.total:
+            text += f" · {progress.step:,} of {progress.total:,}"
+        return " · ".join(filter(None, (text, format_eta(progress.eta_seconds))))
+
     def _button_states(self, is_busy: bool) -> Updates:
         return {
             self.start: gr.Button(interactive=not is_busy),
@@ -310,37 +320,27 @@ class CaptionerPanel:
 
 def _trigger_text(trigger: str, num_changes: int, has_captions: bool) -> str:
     if num_changes:
-        return f"{trigger} was put into {pluralize(num_changes, 'caption')}."
+        return f"{trigger} was added to {pluralize(num_changes, 'caption')}."
     if has_captions:
-        return f"All captions have {trigger} already."
-    return "There is no caption yet to put it into; Caption puts it there by itself."
-
-
-def _progress_text(job: Job) -> str:
-    if job.state == "queued":
-        return "Waiting for its turn"
-    progress = job.progress
-    text = progress.message or "Getting ready"
-    if progress.total:
-        text += f" · {progress.step:,} of {progress.total:,}"
-    return " · ".join(filter(None, (text, format_eta(progress.eta_seconds))))
+        return f"All captions already contain {trigger}."
+    return "There are no captions yet. Caption adds the trigger word automatically."
 
 
 def _outcome_text(job: Job, result: dict[str, Any]) -> str:
     if job.state == "cancelled":
-        return "Stopped. What was captioned is kept; Caption goes on from there."
+        return "Stopped. Finished captions are kept; select Caption to continue."
     if job.state != "done":
-        return job.error or "It failed."
+        return job.error or "Captioning failed."
     num_captioned = int(result.get("made", 0)) + int(result.get("taken", 0))
     num_failed = len(result.get("failed") or ())
     duration = format_duration(float(result.get("seconds", 0)))
-    text = f"{pluralize(num_captioned, 'picture')} captioned in {duration}"
+    text = f"{pluralize(num_captioned, 'image')} captioned in {duration}"
     if result.get("kept"):
-        text += f", {result['kept']:,} had a caption already and keep it"
+        text += f"; {result['kept']:,} already had a caption and kept it"
     if num_failed:
-        text += f", {num_failed:,} not"
+        text += f"; {num_failed:,} failed"
     if result.get("dry_run"):
-        return text + ". Nothing was written; Caption writes them."
+        return text + ". Nothing was written yet; select Caption to write them."
     return text + "."
 
 
@@ -353,7 +353,7 @@ def _render_changes(result: dict[str, Any]) -> str:
     if not rows or not result.get("dry_run"):
         return ""
     num_rows = len(rows) + int(result.get("more_rows") or 0)
-    title = f"What {result.get('captioner')} would write"
+    title = f"Preview of captions by {result.get('captioner')}"
     if num_rows > MAX_PREVIEW_ROWS:
         title += f", the first {MAX_PREVIEW_ROWS} of {num_rows:,}"
     return dataset_view.render_caption_diff(rows[:MAX_PREVIEW_ROWS], num_rows, title)

@@ -17,6 +17,7 @@ from studio.core.catalog import DEFAULT_CLIP
 from studio.core.jobs import CLIP_SEARCH
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.models.library import Unusable
 from studio.ui.errors import report_errors
@@ -34,10 +35,10 @@ from studio.ui.views import sweep
 from studio.ui.views.common import pluralize
 
 ORDER_LABELS = {
-    "search": "the likest first",
-    "duplicates": "nearly the same, group by group, the best first",
-    "fit": "the worst first",
-    "classes": "class by class",
+    "search": "most similar first",
+    "duplicates": "near-duplicates in groups, best first",
+    "fit": "worst match first",
+    "classes": "sorted by label",
 }
 
 
@@ -47,7 +48,7 @@ class ClipSearch:
     def __init__(self, services: Services) -> None:
         self.services = services
         self.models = services.home.transformers_models
-        with gr.Accordion("Search by what is seen", open=False, elem_id="find"):
+        with gr.Accordion("Search images", open=False, elem_id="find"):
             with gr.Row(elem_classes="turn"):
                 self.query = gr.Textbox(
                     label="Words",
@@ -60,24 +61,24 @@ class ClipSearch:
                     "Search", size="sm", variant="primary", elem_id="find-search"
                 )
             self.query_image = gr.File(
-                label="Or like a picture: drop it here",
+                label="Or drop an image to find similar ones",
                 file_types=["image"],
                 height=110,
                 elem_id="find-sent",
             )
             with gr.Row(elem_classes="turn"):
                 self.classes = gr.Textbox(
-                    label="Classes",
+                    label="Labels",
                     max_lines=1,
                     min_width=160,
                     placeholder="moon / sun / other",
                     elem_id="find-classes",
                 )
-                self.classify = gr.Button("Tell apart", size="sm", elem_id="find-sort")
+                self.classify = gr.Button("Classify", size="sm", elem_id="find-sort")
             with gr.Row():
                 self.near_duplicates = gr.Button("Near-duplicates", size="sm", elem_id="find-twins")
                 self.caption_fit = gr.Button(
-                    "Captions that fit worst", size="sm", elem_id="find-fit"
+                    "Worst-matching captions", size="sm", elem_id="find-fit"
                 )
             self.clip = gr.Dropdown(
                 self.clip_choices(only_shipped=True),
@@ -87,13 +88,13 @@ class ClipSearch:
                 elem_id="find-clip",
             )
             self.write_tags = gr.Button(
-                "Put the classes into the captions as tags",
+                "Add labels to captions as tags",
                 size="sm",
                 visible=False,
                 elem_id="find-tag",
             )
             self.dedupe = gr.Button(
-                "Set aside all but the best of each group",
+                "Exclude all but the best of each group",
                 size="sm",
                 visible=False,
                 elem_id="find-thin",
@@ -180,7 +181,7 @@ class ClipSearch:
         return {
             self.job_id: self.services.submit_clip_search(spec, visitor),
             self.timer: gr.Timer(active=True),
-            self.progress: dataset_view.render_progress("Waiting for its turn", 0, 0),
+            self.progress: dataset_view.render_progress("Starting", 0, 0),
         }
 
     def search_by_text(self, values: Updates, request: gr.Request) -> Updates:
@@ -245,9 +246,9 @@ class ClipSearch:
             return {self.timer: gr.Timer(active=False), self.progress: ""}
         if job.is_open:
             progress = job.progress
-            text = progress.message or "Looking"
+            text = progress.message or "Searching"
             if job.state == "queued":
-                text = "Waiting for its turn"
+                text = describe_wait(self.services.home.jobs, job, visitor)
             return {
                 self.progress: dataset_view.render_progress(text, progress.step, progress.total)
             }
@@ -273,10 +274,10 @@ class ClipSearch:
         if job.spec.get("dataset") != self.browser.read_state(values).name:
             return {**updates, self.progress: ""}
         hits = parse_hits(result)
-        text = "Nothing was found."
+        text = "No images found."
         if hits:
             order = ORDER_LABELS[str(result["question"])]
-            text = f"{pluralize(len(hits), 'picture')}, {order}."
+            text = f"{pluralize(len(hits), 'image')}, {order}."
         page = self.browser.rerender(
             values, visitor, message=sweep.render_note(text), hits=hits, page=0
         )
@@ -301,7 +302,7 @@ class ClipSearch:
             for name, keys in keys_by_class.items():
                 if keys:
                     num_changes += dataset.apply(AddTags(tags=(name,)), keys=keys).num_changes
-            text = f"{pluralize(num_changes, 'caption')} got a class as a tag."
+            text = f"Labels were added to {pluralize(num_changes, 'caption')}."
             return {
                 **self.browser.rerender(values, visitor, message=sweep.render_note(text)),
                 self.write_tags: gr.Button(visible=False),
@@ -342,11 +343,11 @@ def _parse_duplicates(number: int, group: list[dict[str, Any]]) -> list[SearchHi
     for rank, row in enumerate(group):
         duplicates: tuple[str, ...] = ()
         if rank == 0:
-            note = f"the best of {len(group)}"
+            note = f"best of {len(group)}"
             duplicates = tuple(duplicate["file"] for duplicate in group[1:])
         elif row["same_file"]:
-            note = "the same file"
+            note = "identical file"
         else:
-            note = f"{row['like']:.2f} alike"
+            note = f"{row['like']:.2f} similar"
         hits.append(SearchHit(row["file"], f"group {number}, {note}", duplicates))
     return hits

@@ -36,6 +36,11 @@ from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.tabs.captioning.browser import DatasetBrowser, guess_trigger
 from studio.ui.tabs.captioning.captioner import CaptionerPanel
+from studio.ui.tabs.captioning.dataset_names import (
+    choose_copy_name,
+    get_archive_name,
+    propose_name,
+)
 from studio.ui.tabs.captioning.search import ClipSearch
 from studio.ui.tabs.captioning.state import BrowserState
 from studio.ui.tabs.captioning.tools import EditTools
@@ -75,26 +80,27 @@ class CaptioningTab:
             choices=[],
             value=None,
             allow_custom_value=True,
-            info="A folder in home/datasets, or one that came with the studio.",
+            info="A folder in home/datasets or a built-in dataset.",
         )
         self.summary = gr.HTML(js_on_load=dataset_view.REPEATS_SCRIPT, elem_id="album-found")
         self.actions = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="album-offers")
 
     def _add_import(self) -> None:
-        with gr.Accordion(
-            "Bring pictures", open=True, elem_id="album-bring"
-        ) as self.import_accordion:
+        with gr.Accordion("Add images", open=True, elem_id="album-bring") as self.import_accordion:
             self.target_dataset = gr.Textbox(
-                label="Into the dataset",
+                label="Dataset name",
                 max_lines=1,
-                placeholder="a new name, or one of yours",
+                placeholder="a new name or an existing dataset",
                 elem_id="album-into",
             )
             self.files = gr.File(
-                label="Pictures, captions, zip",
+                label="Images, captions or a zip",
                 file_count="multiple",
                 height=110,
                 elem_id="album-files",
+            )
+            self.add_files = gr.Button(
+                "Add images", variant="primary", size="sm", visible=False, elem_id="album-add"
             )
         self.import_report = gr.HTML(elem_id="album-taken")
 
@@ -108,9 +114,18 @@ class CaptioningTab:
         self.form["dataset"].input(
             self.select_dataset, browser.inputs, self.dataset_outputs, **EVENT_OPTIONS
         )
+        import_inputs = {self.files, self.target_dataset, *browser.inputs}
         self.files.upload(
-            self.import_files,
-            {self.files, self.target_dataset, *browser.inputs},
+            self.receive_files,
+            import_inputs,
+            [self.files, *self.dataset_outputs],
+            preprocess=False,
+            **EVENT_OPTIONS,
+        )
+        gr.on(
+            [self.add_files.click, self.target_dataset.submit],
+            self.import_waiting_files,
+            import_inputs,
             [self.files, *self.dataset_outputs],
             preprocess=False,
             **EVENT_OPTIONS,
@@ -135,6 +150,7 @@ class CaptioningTab:
             self.target_dataset,
             self.import_accordion,
             self.import_report,
+            self.add_files,
             self.browser.filter,
             *self.browser.outputs,
             *self.captioner.outputs,
@@ -169,6 +185,7 @@ class CaptioningTab:
             self.target_dataset: dataset_name if is_editable else "",
             self.import_accordion: gr.Accordion(open=dataset is None, visible=not visitor.is_guest),
             self.import_report: "",
+            self.add_files: gr.Button(visible=False),
             **self.captioner.open_job(job_id, visitor),
         }
 
@@ -208,31 +225,72 @@ class CaptioningTab:
 
     # ---- uploads ------------------------------------------------------------------------------
 
+    def receive_files(self, values: Updates, request: gr.Request) -> Iterator[Updates]:
+        """Add uploaded files; without a name for their dataset they wait, and one is proposed."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            visitor.require_owner("Adding images to datasets")
+            uploads = self._resolve_uploads(values)
+            is_named = bool(str(values[self.target_dataset] or "").strip())
+        if is_named or get_archive_name(uploads):
+            yield from self.import_files(values, request)
+            return
+        proposed_name = propose_name(self.services.dataset_registry.list_names(visitor))
+        files_wait = "1 file is" if len(uploads) == 1 else f"{len(uploads):,} files are"
+        yield {
+            self.target_dataset: proposed_name,
+            self.add_files: gr.Button(visible=True),
+            self.import_report: sweep.render_note(
+                f"{files_wait} ready. Check the dataset name, then select Add images."
+            ),
+        }
+
+    def import_waiting_files(self, values: Updates, request: gr.Request) -> Iterator[Updates]:
+        """Add the files that waited for a name, if there are any."""
+        if not values[self.files]:
+            yield {self.import_report: gr.skip()}
+            return
+        with report_errors():
+            if not str(values[self.target_dataset] or "").strip():
+                raise InvalidSpec(["Dataset name: Required"])
+        yield from self.import_files(values, request)
+
+    def _resolve_uploads(self, values: Updates) -> list[tuple[Path, str]]:
+        """Return the uploaded files as (path, the user's name of it)."""
+        files = values[self.files]
+        return [resolve_upload(file) for file in (files if isinstance(files, list) else [files])]
+
     def import_files(self, values: Updates, request: gr.Request) -> Iterator[Updates]:
         """Add uploaded images, captions and archives to a dataset in the home, with a bar."""
         with report_errors():
             visitor = visitor_from_request(request)
-            visitor.require_owner("Adding pictures to datasets")
-            files = values[self.files]
-            if not isinstance(files, list):
-                files = [files]
-            uploads = [resolve_upload(file) for file in files]
+            visitor.require_owner("Adding images to datasets")
+            uploads = self._resolve_uploads(values)
             typed_name = str(values[self.target_dataset] or "").strip()
             # As the folder will be called.
-            name = safe_name(typed_name or _default_dataset_name(uploads))
             registry = self.services.dataset_registry
+            name = safe_name(
+                typed_name
+                or get_archive_name(uploads)
+                or propose_name(registry.list_names(visitor))
+            )
             running_import = RunningImport(registry.dataset_store, name, uploads)
             while not running_import.wait(IMPORT_POLL_SECONDS):
                 yield {self.import_report: dataset_view.render_progress(*running_import.progress)}
             imported = running_import.get_result()
-            num_images = pluralize(imported.num_images, "picture")
+            num_images = pluralize(imported.num_images, "image")
             num_captions = pluralize(imported.num_captions, "caption")
-            report = sweep.render_note(f"{num_images} and {num_captions} were added to {name}.")
-            report += dataset_view.render_file_problems(imported.skipped, "left out")
+            report = sweep.render_note(f"{num_images} and {num_captions} added to {name}.")
+            report += dataset_view.render_file_problems(imported.skipped, "skipped")
             updates: Updates = {}
             if name and name in registry.list_names(visitor):
                 updates = self.open_dataset(name, visitor)
-            yield {**updates, self.files: None, self.import_report: report}
+            yield {
+                **updates,
+                self.files: None,
+                self.add_files: gr.Button(visible=False),
+                self.import_report: report,
+            }
 
     # ---- buttons ------------------------------------------------------------------------------
 
@@ -251,7 +309,7 @@ class CaptioningTab:
                     visitor.require_owner("Copying datasets")
                     registry = self.services.dataset_registry
                     registry.open(name, visitor)
-                    new_name = _choose_copy_name(name, registry.list_names(visitor))
+                    new_name = choose_copy_name(name, registry.list_names(visitor))
                     copied_dataset = registry.dataset_store.copy(name, new_name)
                     return self.open_dataset(copied_dataset.name, visitor)
             raise BadFile("The page asked for something that the studio does not know.")
@@ -296,13 +354,13 @@ class CaptioningTab:
             )
             if self._is_in_use(dataset.name):
                 raise Busy(
-                    f"{dataset.name} is being captioned or trained on, or waits for it; "
-                    "change repeats when that has ended."
+                    f"{dataset.name} is being captioned or trained on, or is queued for it; change "
+                    "repeats when that is done."
                 )
             step = dataset.apply(edit)
             message = dataset_view.render_skipped_files(step)
             if not message:
-                message = sweep.render_note(f"{step.title}. Undo brings the old back.")
+                message = sweep.render_note(f"{step.title}. Undo restores the previous value.")
             return self.browser.rerender(values, visitor, message=message)
 
     def _is_in_use(self, dataset_name: str) -> bool:
@@ -338,24 +396,6 @@ class CaptioningTab:
         except (ValueError, RecursionError):
             return None
         return ("training", handoff) if isinstance(handoff, dict) else None
-
-
-def _default_dataset_name(uploads: list[tuple[Path, str]]) -> str:
-    """Name a dataset after the only uploaded archive. Raises InvalidSpec without one."""
-    archives = [name for _, name in uploads if name.lower().endswith(".zip")]
-    if len(uploads) == 1 and archives:
-        return Path(archives[0]).stem
-    raise InvalidSpec(["Into the dataset: write a name first; the pictures go there."])
-
-
-def _choose_copy_name(name: str, existing_names: list[str]) -> str:
-    """Return the first of `my NAME`, `my NAME 2`, … that does not exist."""
-    copy_name = f"my {name}"
-    number = 1
-    while copy_name in existing_names:
-        number += 1
-        copy_name = f"my {name} {number}"
-    return copy_name
 
 
 def build(services: Services) -> Tab:

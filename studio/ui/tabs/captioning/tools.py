@@ -42,7 +42,7 @@ TAG_ACTIONS = [
     ("Add at the end", "add_tags"),
     ("Sort by count", "count"),
     ("Sort by name", "name"),
-    ("Each only once", "dedupe_tags"),
+    ("Remove duplicates", "dedupe_tags"),
     ("Keep the first …", "keep_tags"),
 ]
 
@@ -67,13 +67,13 @@ class EditTools:
                     label="Find", max_lines=1, min_width=130, elem_id="tool-find"
                 )
                 self.replacement = gr.Textbox(
-                    label="Replace by", max_lines=1, min_width=130, elem_id="tool-to"
+                    label="Replace with", max_lines=1, min_width=130, elem_id="tool-to"
                 )
             self.match_options = gr.CheckboxGroup(
                 [
-                    ("Capitals count", "capitals"),
+                    ("Match case", "capitals"),
                     ("Whole words", "words"),
-                    ("A pattern (regex)", "pattern"),
+                    ("Regular expression", "pattern"),
                 ],
                 value=["capitals"],
                 show_label=False,
@@ -81,7 +81,7 @@ class EditTools:
                 elem_classes="ticks",
             )
             with gr.Row():
-                self.preview = gr.Button("Show first", size="sm", elem_id="tool-preview")
+                self.preview = gr.Button("Preview", size="sm", elem_id="tool-preview")
                 self.replace = gr.Button(
                     "Replace", size="sm", variant="primary", elem_id="tool-apply"
                 )
@@ -97,10 +97,10 @@ class EditTools:
                     min_width=130,
                     placeholder="red, blue",
                     elem_id="tool-tag",
-                    info="Click above, or write; commas between.",
+                    info="Select tags above or type them, separated by commas.",
                 )
                 self.new_name = gr.Textbox(
-                    label="New name, or how many",
+                    label="New name or number",
                     max_lines=1,
                     min_width=130,
                     elem_id="tool-new",
@@ -108,29 +108,33 @@ class EditTools:
                 )
             with gr.Row(elem_classes="turn"):
                 self.tag_action = gr.Dropdown(
-                    TAG_ACTIONS, value="rename_tags", label="Do", min_width=130, elem_id="tool-does"
+                    TAG_ACTIONS,
+                    value="rename_tags",
+                    label="Action",
+                    min_width=130,
+                    elem_id="tool-does",
                 )
                 self.apply_tag_action = gr.Button(
-                    "Do it", size="sm", variant="primary", elem_id="tool-carry"
+                    "Apply", size="sm", variant="primary", elem_id="tool-carry"
                 )
 
     def _add_checks(self) -> None:
         with gr.Accordion(
-            "Check: what could spoil a training", open=False, elem_id="tool-lint"
+            "Check dataset", open=False, elem_id="tool-lint"
         ) as self.checks_accordion:
             with gr.Row(elem_classes="turn"):
                 self.resolution = build_number(
-                    label="Trained at, px",
+                    label="Training size, px",
                     precision=0,
                     min_width=90,
                     placeholder="512",
                     elem_id="tool-resolution",
                 )
                 self.min_words = gr.Number(
-                    label="Words at least", value=3, precision=0, min_width=90, elem_id="tool-words"
+                    label="Minimum words", value=3, precision=0, min_width=90, elem_id="tool-words"
                 )
                 self.max_tokens = gr.Number(
-                    label="Tokens at most",
+                    label="Maximum tokens",
                     value=77,
                     precision=0,
                     min_width=90,
@@ -139,7 +143,7 @@ class EditTools:
                 self.token_model = gr.Dropdown(
                     [CLIP_CHOICE],
                     value="",
-                    label="Counted as read by",
+                    label="Tokenizer",
                     min_width=150,
                     elem_id="tool-token-model",
                 )
@@ -147,7 +151,7 @@ class EditTools:
             self.findings = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="tool-findings")
 
     def _add_sources(self) -> None:
-        with gr.Accordion("Where the pictures come from, export", open=False, elem_id="tool-card"):
+        with gr.Accordion("Image sources and export", open=False, elem_id="tool-card"):
             with gr.Row():
                 self.source = gr.Textbox(
                     label="Source", max_lines=1, min_width=110, elem_id="tool-source"
@@ -163,15 +167,13 @@ class EditTools:
                     elem_id="tool-licence",
                 )
             with gr.Row():
-                self.set_source = gr.Button(
-                    "Say so of these pictures", size="sm", elem_id="tool-say"
-                )
+                self.set_source = gr.Button("Apply to these images", size="sm", elem_id="tool-say")
                 self.export = gr.Button(
-                    "Export with its data card", size="sm", variant="primary", elem_id="tool-export"
+                    "Export with data card", size="sm", variant="primary", elem_id="tool-export"
                 )
             self.source_note = gr.HTML(elem_id="tool-known")
             self.file = gr.File(
-                label="The dataset", visible=False, interactive=False, elem_id="tool-file"
+                label="Exported dataset", visible=False, interactive=False, elem_id="tool-file"
             )
 
     def wire(self, browser: DatasetBrowser) -> None:
@@ -246,7 +248,7 @@ class EditTools:
         step = dataset.apply(edit, keys=keys, filter_query=filter_query)
         message = dataset_view.render_skipped_files(step)
         if not message:
-            text = "Nothing had to be changed."
+            text = "Nothing to change."
             if step.num_changes:
                 text = f"{step.title}: {pluralize(step.num_changes, 'change')}."
             message = sweep.render_note(text)
@@ -321,11 +323,11 @@ class EditTools:
         new_name = str(values[self.new_name] or "").strip()
         action = str(values[self.tag_action])
         if action in ("rename_tags", "delete_tags", "add_tags", "first") and not tags:
-            raise InvalidSpec(["Tags: click those that are meant, or write them."])
+            raise InvalidSpec(["Tags: select or enter at least one."])
         if action == "rename_tags" and not new_name:
-            raise InvalidSpec(["New name: write what they are to be called."])
+            raise InvalidSpec(["New name: enter a name."])
         if action == "keep_tags" and not new_name.isdecimal():
-            raise InvalidSpec([f"How many: has to be a whole number (not {quote(new_name)})."])
+            raise InvalidSpec([f"Number: enter a whole number (not {quote(new_name)})."])
         match action:
             case "rename_tags":
                 return parse_edit({"kind": action, "tags": tags, "to": new_name})
@@ -364,7 +366,7 @@ class EditTools:
             html = dataset_view.render_lint(findings)
             if self.services.dataset_registry.get_scan_progress(name):
                 html += sweep.render_note(
-                    "Its pictures are still being looked at; check again in a moment."
+                    "The images are still being scanned; check again in a moment."
                 )
             return html
 
@@ -411,7 +413,7 @@ class EditTools:
             if not selected_findings:
                 return {
                     self.findings: dataset_view.render_lint(self._lint(values, visitor)),
-                    self.browser.message: sweep.render_note("That is mended already."),
+                    self.browser.message: sweep.render_note("That is already fixed."),
                 }
             fix = combine_fixes(selected_findings)
             if fix is None:
@@ -431,8 +433,8 @@ class EditTools:
             for finding in findings
         )
         message = sweep.render_note(
-            f"{pluralize(len(hits), 'picture')} to be captioned: write beside them, "
-            "or choose “All anew”, and press Caption."
+            f"{pluralize(len(hits), 'image')} to caption: type the captions, or set Existing "
+            "captions to Replace and select Caption."
         )
         return self.browser.rerender(
             values, visitor, message=message, ticked_keys=[], hits=hits, page=0, filter=""
@@ -450,7 +452,7 @@ class EditTools:
                 "licence": str(values[self.licence] or "").strip(),
             }
             if not any(texts.values()):
-                raise InvalidSpec(["Source, author, licence: write at least one of them."])
+                raise InvalidSpec(["Source, author, licence: enter at least one."])
             filled_texts = {name: text for name, text in texts.items() if text}
             edit = parse_edit({"kind": "set_source", **filled_texts})
             updates = self._apply_edit(values, edit, visitor)
@@ -460,10 +462,8 @@ class EditTools:
         dataset = self._open_dataset(values, visitor)
         sources = dataset.read_sources()
         num_known = sum(image.key in sources for image in dataset.images)
-        num_images = pluralize(len(dataset.images), "picture")
-        return sweep.render_note(
-            f"Of {num_known:,} of {num_images} it is said where they come from."
-        )
+        num_images = pluralize(len(dataset.images), "image")
+        return sweep.render_note(f"{num_known:,} of {num_images} have a source.")
 
     def export_dataset(self, values: Updates, request: gr.Request) -> Updates:
         """Export the dataset as a zip with captions, their writers and the images' sources."""

@@ -13,6 +13,7 @@ import gradio as gr
 
 from studio.core.base import field_meta, validate
 from studio.core.generation.request import GenerationRequest
+from studio.core.sweeps.repeats import drop_repeated_values, find_repeated_values
 from studio.core.sweeps.spec import Axis, list_axes
 from studio.core.sweeps.value_syntax import format_value
 from studio.errors import InvalidSpec
@@ -23,6 +24,7 @@ from studio.ui.events import EVENT_OPTIONS, Updates
 from studio.ui.views import sweep
 
 MAX_AXES = 4
+MAX_NAMED_REPEATS = 10
 # A row as the browser sent it: field, text, ticks, names, lora, find, group.
 RowValues = dict[str, Any]
 BLANK_ROW: RowValues = {
@@ -388,7 +390,7 @@ class AxisRows:
         faults: list[str] = []
         for number, row_values in enumerate(self.read_rows(values), 1):
             try:
-                axes.append(parse_row(row_values))
+                axes.append(_drop_repeats(parse_row(row_values)))
             except InvalidSpec as error:
                 faults += [f"Axis {number}: {fault}" for fault in error.faults]
         return axes, faults
@@ -469,4 +471,20 @@ def _render_echo(row_values: RowValues) -> str:
         axis = validate(Axis, parse_row(row_values))
     except InvalidSpec as error:
         return sweep.render_note(" ".join(error.faults), is_error=bool(row_values["text"]))
-    return sweep.render_parsed_values([format_value(value) for value in axis.parsed_values])
+    html = sweep.render_parsed_values([format_value(value) for value in drop_repeated_values(axis)])
+    repeated = [format_value(value) for value in find_repeated_values(axis)]
+    if repeated:
+        listed = ", ".join(repeated[:MAX_NAMED_REPEATS])
+        html += sweep.render_note(f"Listed more than once and used once: {listed}")
+    return html
+
+
+def _drop_repeats(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of an axis with each value once; as they are where they are wrong."""
+    try:
+        axis = validate(Axis, settings)
+    except InvalidSpec:  # its faults are said where the sweep is validated
+        return settings
+    if not find_repeated_values(axis):
+        return settings
+    return {**settings, "values": drop_repeated_values(axis)}

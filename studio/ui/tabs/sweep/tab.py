@@ -49,6 +49,19 @@ ID = "sweep"
 MAX_LISTED_SWEEPS = 20  # earlier sweeps that are listed
 SIZE_FIELDS = ("width", "height")
 SAMPLING_FIELDS = ("scheduler", "noise_schedule", "steps", "guidance")
+# Of "What stays the same" and below; the prompt is what words are replaced in.
+BASE_FIELDS = (
+    "negative_prompt",
+    "model",
+    *SAMPLING_FIELDS,
+    *SIZE_FIELDS,
+    "seed",
+    "vae",
+    "prompt_syntax",
+    "emphasis",
+    "clip_skip",
+    "guidance_rescale",
+)
 EXACT = "exact"
 FAST = "fast"
 EMPTY_PLAN_TEXT = "Tick or type what to compare; what it will take is said here."
@@ -152,7 +165,7 @@ class SweepTab:
             self.loras = LoraPicker(self.services, self.form)
         self.title = gr.Textbox(
             label="Title",
-            placeholder="what stands over the sheet; by itself, what varies",
+            placeholder="Title on the sheet (optional): automatic, from what varies",
             max_lines=1,
             elem_id="sweep-title",
         )
@@ -301,6 +314,20 @@ class SweepTab:
             trigger_mode="always_last",
             **UNQUEUED_EVENT_OPTIONS,
         )
+
+        self.axis_rows.fields.change(
+            self.hide_varied_fields,
+            self.axis_rows.fields,
+            [self.form[name] for name in BASE_FIELDS],
+            **UNQUEUED_EVENT_OPTIONS,
+        )
+
+    def hide_varied_fields(self, varied_fields: list[str]) -> Updates:
+        """Show under "What stays the same" only what does; the other values are kept."""
+        varied = set(varied_fields or ())
+        if "size" in varied:
+            varied |= set(SIZE_FIELDS)
+        return {self.form[name]: gr.update(visible=name not in varied) for name in BASE_FIELDS}
 
     def _wire_history(self) -> None:
         self.view.grid.click(

@@ -70,7 +70,7 @@ FIELD_GROUPS = (
         ),
     ),
     (
-        "Pictures",
+        "Images",
         (
             "random_flip",
             "crop",
@@ -82,7 +82,7 @@ FIELD_GROUPS = (
         ),
     ),
     (
-        "Watching",
+        "Monitoring",
         (
             "sample_prompts",
             "sample_every",

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from studio.core.jobs import TRAINING_DRY_RUN
+from studio.core.training.advice import list_warnings
 from studio.core.training.config import TrainingConfig
 from studio.core.training.lora_targets import select_modules
 from studio.core.training.network_shapes import count_parameters, estimate_file_bytes
@@ -80,7 +81,7 @@ def render_plan(services: Services, config: TrainingConfig, visitor: Visitor) ->
     # Each bucket's last batch may be short: images of several sizes take a few more steps.
     image_sizes = {(image.width, image.height) for image in training_set.images}
     is_bucketed = config.buckets and config.train_batch_size > 1 and len(image_sizes) > 1
-    return training.render_plan(
+    plan_html = training.render_plan(
         config,
         num_images,
         num_validation=num_validation,
@@ -89,6 +90,8 @@ def render_plan(services: Services, config: TrainingConfig, visitor: Visitor) ->
         cost=describe_cost(cost, total_steps),
         is_estimate=config.steps is None and is_bucketed,
     )
+    warnings = list_warnings(config)
+    return plan_html + (sweep.render_faults(warnings) if warnings else "")
 
 
 def count_images_and_steps(
@@ -161,22 +164,22 @@ def describe_layers(services: Services, config: TrainingConfig) -> str:
     kind = f"{config.network_type} with DoRA" if config.use_dora else config.network_type
     file_size = format_bytes(estimate_file_bytes(config, modules))
     return (
-        f"{kind} on {len(modules):,} layers · {count_parameters(config, modules):,} numbers · a "
-        f"file of about {file_size}"
+        f"{kind} on {len(modules):,} layers · {count_parameters(config, modules):,} parameters · "
+        f"file size about {file_size}"
     )
 
 
 def describe_cost(cost: Mapping[str, Any] | None, total_steps: int) -> str:
     """Say how many minutes and how much memory a training takes."""
     if not cost or not {"seconds", "working", "room"} <= cost.keys():
-        return "How long it takes is not known yet: try it for a few seconds."
+        return "The time is not known yet. Select Estimate time to measure a few steps."
     total_time = format_duration(cost["seconds"] * total_steps)
     step_time = format_duration(cost["seconds"])
     needed_memory = format_bytes(cost["working"])
     free_memory = format_bytes(cost["room"])
     return (
-        f"About {total_time} ({step_time} a step) · "
-        f"{needed_memory} of {free_memory} free memory beside the model"
+        f"About {total_time} ({step_time} per step) · "
+        f"needs {needed_memory} of {free_memory} free memory in addition to the model"
     )
 
 

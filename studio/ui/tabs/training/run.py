@@ -17,10 +17,13 @@ from studio.core.generation.lora_use import LoraUse
 from studio.core.generation.request import GenerationRequest
 from studio.core.jobs import EXPORT_CHECKPOINT, TRAIN, TRAINING_EVALUATION
 from studio.core.sweeps.spec import SweepSpec
+from studio.core.training.config import TrainingConfig
+from studio.core.training.samples import choose_trial_prompt
 from studio.errors import BadFile, StudioError
 from studio.services.submission import Services
 from studio.services.urls import file_url
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.training.checkpoints import Checkpoint
 from studio.storage.training.runs import Run
@@ -70,9 +73,12 @@ class RunView:
             self.resume = gr.Button(
                 "Resume", variant="primary", size="sm", visible=False, elem_id="run-resume"
             )
-            self.restart = gr.Button("Start anew", size="sm", visible=False, elem_id="run-anew")
+            self.load_settings = gr.Button(
+                "Load these settings", size="sm", visible=False, elem_id="run-load"
+            )
+            self.restart = gr.Button("Restart", size="sm", visible=False, elem_id="run-anew")
             self.confirm_restart = gr.Button(
-                "Yes, forget its steps and begin again",
+                "Yes, discard progress and restart",
                 size="sm",
                 variant="stop",
                 visible=False,
@@ -114,7 +120,7 @@ class RunView:
     @property
     def outputs(self) -> list[Any]:
         """Components that `open` and `close` update."""
-        return [*self.live_outputs, self.run_id, self.empty]
+        return [*self.live_outputs, self.run_id, self.empty, self.load_settings]
 
     def wire(self) -> None:
         """Connect the view's own events."""
@@ -157,8 +163,11 @@ class RunView:
         return self._render(visitor, run, values[self.block_hashes])
 
     def _revision(self, visitor: Visitor, run_id: str) -> str:
-        """Return a text that changes with the run's open jobs."""
-        return repr([(job.id, job.state, job.revision) for job in self.open_jobs(visitor, run_id)])
+        """Return a text that changes with the run's open jobs, and with what they wait for."""
+        jobs = self.open_jobs(visitor, run_id)
+        is_waiting = any(job.state == "queued" for job in jobs)
+        queue_revision = self.services.home.jobs.get_revision() if is_waiting else 0
+        return repr([(job.id, job.state, job.revision) for job in jobs] + [queue_revision])
 
     def _render(self, visitor: Visitor, run: Run, block_hashes: Mapping[str, str]) -> Updates:
         """Show a run: its buttons, and those of its blocks that differ from `block_hashes`."""
@@ -174,7 +183,7 @@ class RunView:
         last_step = max(logged_steps + saved_steps, default=0)
         total_steps = _count_total_steps(run, training_job)
         if training_job:
-            message, fraction = _describe_progress(training_job)
+            message, fraction = self._describe_progress(training_job, visitor)
         else:
             message, fraction = _describe_outcome(state, last_job, last_step), None
         metrics = _latest_metrics(log_rows, training_job, last_step, total_steps)
@@ -185,7 +194,7 @@ class RunView:
             header + _render_start_notes(run),
             training_view.render_loss_curve(log_rows, total_steps),
             self._render_samples(run, training_job is not None),
-            self._render_files(run, jobs, checkpoints),
+            self._render_files(run, jobs, checkpoints, visitor),
         ]
         new_hashes = {str(index): str(hash(text)) for index, text in enumerate(texts)}
         changed_blocks = {
@@ -205,10 +214,18 @@ class RunView:
             **changed_blocks,
         }
 
+    def _describe_progress(self, job: Job, visitor: Visitor) -> tuple[str, float]:
+        """Return a sentence about an open training and its progress from 0 to 1."""
+        if job.state == "queued":
+            return describe_wait(self.services.home.jobs, job, visitor), 0.0
+        progress = job.progress
+        fraction = progress.step / progress.total if progress.total else 0.0
+        return (progress.message or "Getting ready") + _eta_text(job), fraction
+
     def _render_samples(self, run: Run, is_training: bool) -> str:
         placeholder = ""
         if run.config.sample_prompt_list and is_training:
-            placeholder = "Samples are painted at the start and on the way."
+            placeholder = "Samples are generated at the start and during training."
         samples = self.services.home.runs.list_samples(run.id)
         return training_view.render_samples(samples, file_url, placeholder)
 
@@ -224,6 +241,7 @@ class RunView:
         return {
             self.run_id: run_id,
             self.empty: gr.HTML(visible=False),
+            self.load_settings: gr.Button(visible=True),
             **self._render(visitor, self.require_run(run_id, visitor), {}),
         }
 
@@ -237,8 +255,11 @@ class RunView:
         return {
             self.run_id: "",
             self.block_hashes: {},
+            self.timer: gr.Timer(active=False),
+            self.stop: gr.Button(interactive=False),
             self.empty: gr.HTML(self.render_invitation(), visible=True),
             self.resume: hidden,
+            self.load_settings: hidden,
             self.restart: hidden,
             self.confirm_restart: hidden,
             **dict.fromkeys(self.blocks, ""),
@@ -304,9 +325,8 @@ class RunView:
             if action == "try":
                 return "txt2img", request
             base = request.model_dump() | {"noise_schedule": AUTOMATIC}  # it suits all schedulers
-            title = f"{request.loras[0].name}: weight and scheduler"
-            sweep = {"base": base, "axes": list(SWEEP_AXES), "title": title}
-            return "sweep", validate(SweepSpec, sweep)
+            # Without a title: it then follows what varies.
+            return "sweep", validate(SweepSpec, {"base": base, "axes": list(SWEEP_AXES)})
 
     def _build_request(self, lora_name: str, visitor: Visitor) -> GenerationRequest:
         """Build a request with a LoRA at its best weight: its model, seed and trigger."""
@@ -314,23 +334,33 @@ class RunView:
         runs = self.services.home.runs.list_runs(visitor.owner_filter)
         run = next((run for run in runs if name in _exported_loras(run)), None)
         if run is None:
-            raise BadFile("The training of that LoRA is gone; choose the LoRA in txt2img.")
+            raise BadFile(
+                "The training of that LoRA was deleted; choose the LoRA in txt2img instead."
+            )
         config = run.config
         model = self.services.home.library.get_model(config.model)
-        subject = " ".join(part for part in (config.trigger, config.class_word) if part)
-        default_prompt = f"a photo of a {subject}" if subject else ""
         best = self.services.home.runs.read_report(run.id).get("best") or {}
         weight = float(best["weight"]) if best.get("lora") == name else 1.0
         return GenerationRequest(
             model=config.model,
-            prompt=next(iter(config.sample_prompt_list), default_prompt),
+            prompt=choose_trial_prompt(config, self._read_captions(config, visitor)),
             width=model.native_size,
             height=model.native_size,
             seed=config.seed,
             loras=(LoraUse(name=name, unet=weight, text_encoder=weight),),
         )
 
-    def _render_files(self, run: Run, jobs: list[Job], checkpoints: list[Checkpoint]) -> str:
+    def _read_captions(self, config: TrainingConfig, visitor: Visitor) -> list[str]:
+        """Return the captions of a training's dataset; none where it cannot be read any more."""
+        try:
+            training_set = self.services.open_training_set(config.dataset, visitor)
+        except StudioError:
+            return []
+        return [image.caption for image in training_set.images]
+
+    def _render_files(
+        self, run: Run, jobs: list[Job], checkpoints: list[Checkpoint], visitor: Visitor
+    ) -> str:
         """Render the evaluation, LoRA files (last step first) and checkpoints."""
         pending_steps = [
             int(job.spec.get("step") or 0) for job in jobs if job.kind == EXPORT_CHECKPOINT.name
@@ -341,15 +371,17 @@ class RunView:
             path = self.services.home.settings.loras / f"{name}.safetensors"
             if path.is_file():
                 lora_files.append((name, file_url(path), path.stat().st_size, step))
-        evaluation_html = self._render_evaluation(run, jobs) if checkpoints else ""
+        evaluation_html = self._render_evaluation(run, jobs, visitor) if checkpoints else ""
         return evaluation_html + training_view.render_files(lora_files, pending_steps, checkpoints)
 
-    def _render_evaluation(self, run: Run, jobs: list[Job]) -> str:
+    def _render_evaluation(self, run: Run, jobs: list[Job], visitor: Visitor) -> str:
         """Render the evaluation of a run, its progress, or the button that starts it."""
         evaluation_job = next((job for job in jobs if job.kind == TRAINING_EVALUATION.name), None)
         if evaluation_job:
             progress = evaluation_job.progress
-            message = (progress.message or "Waiting for its turn") + _eta_text(evaluation_job)
+            message = (progress.message or "Getting ready") + _eta_text(evaluation_job)
+            if evaluation_job.state == "queued":
+                message = describe_wait(self.services.home.jobs, evaluation_job, visitor)
             return evaluation.render_progress(message, progress.step, progress.total)
         if any(job.kind == TRAIN.name for job in jobs):
             return ""
@@ -397,7 +429,7 @@ class RunView:
         """
         run = self.find_run(run_id, visitor)
         if run is None:
-            raise BadFile("There is no such training any more; start one, or open an earlier one.")
+            raise BadFile("That training no longer exists; start a new one or open a past run.")
         return run
 
     def open_jobs(self, visitor: Visitor, run_id: str) -> list[Job]:
@@ -444,15 +476,6 @@ def _eta_text(job: Job) -> str:
     return f" · {eta}" if eta else ""
 
 
-def _describe_progress(job: Job) -> tuple[str, float]:
-    """Return a sentence about an open training and its progress from 0 to 1."""
-    if job.state == "queued":
-        return "waiting for its turn", 0.0
-    progress = job.progress
-    fraction = progress.step / progress.total if progress.total else 0.0
-    return (progress.message or "Getting ready") + _eta_text(job), fraction
-
-
 def _describe_outcome(state: str, last_job: Job | None, step: int) -> str:
     """Return a sentence about a training that has ended after `step` steps."""
     error = (last_job.error or "") if last_job else ""
@@ -461,15 +484,15 @@ def _describe_outcome(state: str, last_job: Job | None, step: int) -> str:
             result = last_job.result if last_job else None
             seconds = result.get("seconds") if isinstance(result, dict) else None
             if seconds:
-                return f"Finished in {format_duration(seconds)}; try it below."
-            return "Finished; try it below."
+                return f"Finished in {format_duration(seconds)}. Try it below."
+            return "Finished. Try it below."
         case "cancelled":
             if step:
                 return f"Stopped after step {step:,}. All is kept: Resume goes on from there."
             return "Stopped before its first step."
         case "interrupted":
-            return f"Interrupted ({error}). Resume goes on from the newest checkpoint."
-    return error or "It failed."
+            return f"Interrupted ({error}). Resume continues from the latest checkpoint."
+    return error or "The training failed."
 
 
 def _latest_metrics(
@@ -484,7 +507,7 @@ def _latest_metrics(
     for title, name, number_format in (
         ("Loss, smoothed", "smoothed", ".4f"),
         ("Learning rate", "rate", ".3g"),
-        ("Pictures a second", "speed", ".3g"),
+        ("Images per second", "speed", ".3g"),
         ("Validation loss", "validation", ".4f"),
     ):
         value = next((row[name] for row in reversed(log_rows) if name in row), None)
@@ -494,7 +517,7 @@ def _latest_metrics(
 
 
 def _resume_label(step: int) -> str:
-    return f"Resume from step {step:,}" if step else "Start it again"
+    return f"Resume from step {step:,}" if step else "Start again"
 
 
 def _exported_loras(run: Run) -> dict[str, int]:

@@ -18,6 +18,7 @@ from studio.errors import BadFile, Busy, StudioError
 from studio.services.browser_tabs import find_shown_subject
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
+from studio.services.waiting import describe_wait
 from studio.storage.jobs import Job
 from studio.storage.training.runs import Run
 from studio.ui.components.field_faults import TELL_JS, FaultPlaces
@@ -35,15 +36,15 @@ from studio.ui.events import (
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
-from studio.ui.tabs.training import advanced, plan
+from studio.ui.tabs.training import advanced, carried, plan
 from studio.ui.tabs.training.run import RunView, error_sentences, run_state
 from studio.ui.views import sweep, training
 from studio.ui.views.jobs import STATE_LABELS
 
 ID = "training"
-MAX_LISTED_RUNS = 20  # under "Earlier trainings"
+MAX_LISTED_RUNS = 20  # under "Past runs"
 MAX_CONFIG_BYTES = 1_000_000  # size of an imported file
-EMPTY_PLAN_TEXT = "Choose pictures; how long it will take is said here."
+EMPTY_PLAN_TEXT = "Choose a dataset to see how long it will take."
 
 
 class TrainingTab:
@@ -64,10 +65,11 @@ class TrainingTab:
                 self.preset = gr.Dropdown(
                     self.services.home.training_presets.list_names(only_shipped=True),
                     value=None,
-                    label="Begin with a preset",
-                    info="Fills in everything; nothing runs yet.",
+                    label="Preset",
+                    info="Fills in the whole form. Nothing starts yet.",
                     elem_id="train-preset",
                 )
+                self.preset_note = gr.HTML(elem_id="train-preset-note")
                 self._add_basics()
                 self._add_buttons()
                 advanced.build_layout(self.form)
@@ -76,6 +78,9 @@ class TrainingTab:
                 self.view = RunView(self.services, self.stop)
         self.probe_job_id: gr.State = gr.State(0)
         self.imported_file: gr.State = gr.State(None)
+        # What a preset or a dataset put into the form, by field name; what differs was typed.
+        self.carried: gr.State = gr.State({})
+        self.loaded_preset: gr.State = gr.State({})  # {name, values}
         self.probe_timer = gr.Timer(0.5, active=False)
 
     def _list_base_models(self, visitor: Visitor | None = None) -> list[str]:
@@ -94,7 +99,7 @@ class TrainingTab:
                 choices=[],
                 value=None,
                 allow_custom_value=True,
-                info="A folder of pictures and captions in home/datasets.",
+                info="A folder of images and captions in home/datasets.",
             )
             self.dataset_preview = gr.HTML(elem_id="train-pictures")
             with gr.Row(elem_classes="pair"):
@@ -110,7 +115,7 @@ class TrainingTab:
                     max_lines=1,
                     min_width=100,
                     placeholder="mysks",
-                    info="A rare word that calls it.",
+                    info="A rare word that triggers it.",
                 )
             with gr.Row(elem_classes="pair"):
                 self.form.add(
@@ -118,13 +123,13 @@ class TrainingTab:
                     choices=carry_names(models, TrainingConfig.model_fields["model"].default),
                     allow_custom_value=True,
                     min_width=100,
-                    info="To start from (base model).",
+                    info="The base model to train on.",
                 )
                 self.form.add(
                     "resolution",
                     min_width=100,
-                    placeholder="model's own",
-                    info="Empty: the model's own.",
+                    placeholder="model default",
+                    info="Empty: model default.",
                 )
         with gr.Group():
             with gr.Row(elem_classes="pair"):
@@ -134,11 +139,13 @@ class TrainingTab:
                     slider=False,
                     step=0.0001,
                     min_width=100,
-                    info="How far each goes.",
+                    info="Size of each step.",
                 )
-                self.form.add("rank", slider=False, min_width=100, info="Network dim.")
+                self.form.add(
+                    "rank", slider=False, min_width=100, info="Capacity of the LoRA (network dim)."
+                )
             with gr.Row(elem_classes="pair"):
-                self.form.add("network_type", min_width=100, info="Of LoRA.")
+                self.form.add("network_type", min_width=100, info="LoRA, LoHa or LoKr.")
                 self.form.add("use_dora", min_width=100, info="Also learns magnitudes.")
 
     def _add_buttons(self) -> None:
@@ -157,10 +164,10 @@ class TrainingTab:
             self.stop = gr.Button(
                 "Stop", variant="stop", scale=1, interactive=False, elem_id="train-stop"
             )
-        self.start_probe = gr.Button("Try it for a few seconds", size="sm", elem_id="train-try")
+        self.start_probe = gr.Button("Estimate time", size="sm", elem_id="train-try")
 
     def _add_extras(self) -> None:
-        with gr.Accordion("Take settings from a kohya file", open=False, elem_id="train-kohya"):
+        with gr.Accordion("Import kohya settings", open=False, elem_id="train-kohya"):
             self.upload = gr.UploadButton(
                 "Choose a TOML or JSON file",
                 size="sm",
@@ -169,20 +176,18 @@ class TrainingTab:
             )
             self.as_intended = gr.Checkbox(
                 False,
-                label="As it was meant",
+                label="As intended",
                 elem_id="train-meant",
-                info="Off: the run that kohya would have done, with keys that override each other "
-                "in silence. On: epochs, rates and samples as written.",
+                info="Off: just what kohya would have run, including keys that silently override "
+                "others. On: epochs, learning rates and samples as written.",
             )
             self.notices = gr.HTML(elem_id="train-notices")
-        with gr.Accordion(
-            "Earlier trainings", open=False, elem_id="train-shelf"
-        ) as self.history_accordion:
+        with gr.Accordion("Past runs", open=False, elem_id="train-shelf") as self.history_accordion:
             self.run_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="train-list")
-        with gr.Accordion("Keep these settings", open=False, elem_id="train-presets"), gr.Row():
+        with gr.Accordion("Save as preset", open=False, elem_id="train-presets"), gr.Row():
             self.preset_name = gr.Textbox(
-                label="As a preset",
-                placeholder="a name",
+                label="Preset name",
+                placeholder="my preset",
                 max_lines=1,
                 scale=3,
                 elem_id="train-preset-name",
@@ -194,7 +199,15 @@ class TrainingTab:
     @property
     def form_outputs(self) -> list[Any]:
         """Components that `fill_form` updates."""
-        return [*self.form.outputs, self.dataset_preview, self.plan]
+        return [
+            *self.form.outputs,
+            self.dataset_preview,
+            self.plan,
+            self.preset,
+            self.preset_note,
+            self.carried,
+            self.loaded_preset,
+        ]
 
     @property
     def outputs(self) -> list[Any]:
@@ -203,7 +216,6 @@ class TrainingTab:
             *self.form_outputs,
             *self.view.outputs,
             self.run_list,
-            self.preset,
             self.probe_job_id,
             self.probe_timer,
         ]
@@ -223,8 +235,8 @@ class TrainingTab:
         gr.on(
             [component.change for component in form.outputs],
             self.update_plan,
-            form.inputs,
-            self.plan,
+            {self.loaded_preset, *form.inputs},
+            [self.plan, self.preset_note],
             preprocess=False,
             trigger_mode="always_last",
             **UNQUEUED_EVENT_OPTIONS,
@@ -238,9 +250,9 @@ class TrainingTab:
             **UNQUEUED_EVENT_OPTIONS,
         )
         form["dataset"].input(
-            self.suggest_name,
-            {form["dataset"], form["name"]},
-            form["name"],
+            self.follow_dataset,
+            {self.carried, *form.inputs},
+            [*(form[name] for name in carried.SUBJECT_FIELDS), self.carried],
             preprocess=False,
             **EVENT_OPTIONS,
         )
@@ -276,13 +288,11 @@ class TrainingTab:
         self.preset_save.click(
             self.save_preset,
             {self.preset_name, *self.form.inputs},
-            [self.preset, self.preset_name],
+            [self.preset, self.preset_name, self.preset_note, self.loaded_preset],
             preprocess=False,
             **EVENT_OPTIONS,
         )
-        self.view.empty.click(
-            self.load_starter_preset, None, [*self.form_outputs, self.preset], **EVENT_OPTIONS
-        )
+        self.view.empty.click(self.load_starter_preset, None, self.form_outputs, **EVENT_OPTIONS)
         self.upload.upload(
             self.import_file,
             {self.upload, self.as_intended, *self.form.inputs},
@@ -308,12 +318,31 @@ class TrainingTab:
             [*self.form_outputs, *self.view.outputs, self.run_list],
             **EVENT_OPTIONS,
         )
+        self.view.load_settings.click(
+            self.load_run_settings, self.view.run_id, self.form_outputs, **EVENT_OPTIONS
+        )
+
+    def load_run_settings(self, run_id: str, request: gr.Request) -> Updates:
+        """Put the settings of the run on the right into the form on the left."""
+        with report_errors():
+            visitor = visitor_from_request(request)
+            run = self.view.require_run(run_id, visitor)
+            show_info(f"The form now has the settings of “{run.config.name}”.")
+            return self.fill_form(run.config, visitor)
 
     # ---- the form -----------------------------------------------------------------------------
 
-    def update_plan(self, values: Updates, request: gr.Request) -> str:
-        """Render the plan of the training on the page, or all that keeps it from starting."""
-        return self._render_plan(values, visitor_from_request(request))
+    def update_plan(self, values: Updates, request: gr.Request) -> Updates:
+        """Show the plan of the training on the page, or all that keeps it from starting.
+
+        What has been changed since a preset was loaded stands under the preset's name.
+        """
+        preset = values.pop(self.loaded_preset) or {}
+        changed_titles = carried.list_preset_changes(self.form, preset.get("values", {}), values)
+        return {
+            self.plan: self._render_plan(values, visitor_from_request(request)),
+            self.preset_note: carried.render_preset_note(preset.get("name", ""), changed_titles),
+        }
 
     def _render_plan(self, values: Updates, visitor: Visitor) -> str:
         if not values[self.form["dataset"]]:
@@ -333,12 +362,28 @@ class TrainingTab:
         """List the datasets anew."""
         return gr.Dropdown(self.services.list_datasets(visitor_from_request(request)))
 
-    def suggest_name(self, values: Updates) -> Any:
-        """Name a LoRA that has no name yet after its dataset."""
-        return gr.skip() if values[self.form["name"]] else values[self.form["dataset"]]
+    def follow_dataset(self, values: Updates, request: gr.Request) -> Updates:
+        """Let name, trigger word and samples go with the dataset, unless somebody typed them."""
+        visitor = visitor_from_request(request)
+        try:
+            training_set = self.services.open_training_set(
+                str(values[self.form["dataset"]] or ""), visitor
+            )
+        except StudioError:  # the plan says what is wrong
+            return {self.carried: gr.skip()}
+        subject_fields = carried.build_subject_fields(training_set)
+        followers = carried.select_followers(
+            subject_fields, self.form.read_raw(values), values[self.carried] or {}
+        )
+        return {**self.form.fill_fields(followers), self.carried: subject_fields}
 
-    def fill_form(self, config: TrainingConfig, visitor: Visitor) -> Updates:
-        """Put a preset, or a training that is opened again, into the form.
+    def fill_form(self, config: TrainingConfig, visitor: Visitor, preset_name: str = "") -> Updates:
+        """Put a preset, or the settings of a run, into the form.
+
+        Args:
+            config: The settings.
+            visitor: Who asks.
+            preset_name: The preset that they are; "" for those of a run.
 
         Returns:
             Updates of `form_outputs`.
@@ -346,12 +391,22 @@ class TrainingTab:
         updates = self.form.fill(config)
         return {
             **updates,
+            self.preset: preset_name or None,
+            self.preset_note: "",
+            self.carried: config.model_dump(include=set(carried.SUBJECT_FIELDS)),
+            self.loaded_preset: self._describe_preset(preset_name, config) if preset_name else {},
             self.dataset_preview: plan.render_dataset(self.services, config.dataset, visitor),
             self.plan: self._render_plan(updates, visitor),
         }
 
+    def _describe_preset(self, name: str, config: TrainingConfig) -> dict[str, Any]:
+        """Return a preset as the page sends its values back, for `update_plan`."""
+        return {"name": name, "values": self.form.read_raw(self.form.fill(config))}
+
     def load_request(self, handoff: Any, visitor: Visitor) -> Updates:
-        """Put a dataset from the Captions tab into the form; the other settings stay.
+        """Put a dataset from the Captions tab into the form, with samples made of its captions.
+
+        The other settings stay; a preset that they came from is shown as changed.
 
         Args:
             handoff: {dataset, name, trigger}, as `CaptioningTab.build_handoff` returns it.
@@ -361,12 +416,20 @@ class TrainingTab:
             gr.Error: the visitor cannot train on the dataset.
         """
         with report_errors():
-            fields = {key: str(handoff.get(key) or "") for key in ("dataset", "name", "trigger")}
-            dataset_name = fields["dataset"]
-            self.services.open_training_set(dataset_name, visitor)  # refuses a bad dataset
+            dataset_name = str(handoff.get("dataset") or "")
+            training_set = self.services.open_training_set(dataset_name, visitor)
+            trigger = str(handoff.get("trigger") or "")
+            subject_fields = carried.build_subject_fields(training_set, trigger)
+            subject_fields["name"] = str(handoff.get("name") or "") or dataset_name
             dataset_names = self.services.list_datasets(visitor)
+            is_training = bool(
+                self.services.home.jobs.list_open(visitor.id, TRAIN.name, visitor.tab, limit=1)
+            )
             return {
-                **self.form.fill_fields(fields),
+                # The right side would go on speaking of a training that has ended.
+                **({} if is_training else self.view.close()),
+                **self.form.fill_fields(carried.add_sample_interval(subject_fields)),
+                self.carried: subject_fields,
                 self.form["dataset"]: gr.Dropdown(dataset_names, value=dataset_name),
                 self.dataset_preview: plan.render_dataset(self.services, dataset_name, visitor),
             }
@@ -377,11 +440,11 @@ class TrainingTab:
         """Put the chosen preset into the form."""
         with report_errors():
             if not preset_name:
-                return {self.plan: gr.skip()}
+                return {self.preset_note: "", self.loaded_preset: {}}
             visitor = visitor_from_request(request)
             presets = self.services.home.training_presets
             config = presets.load(preset_name, only_shipped=visitor.is_guest)
-            return self.fill_form(config, visitor)
+            return self.fill_form(config, visitor, preset_name)
 
     def load_starter_preset(self, event: gr.EventData, request: gr.Request) -> Updates:
         """Put a preset into the form that was offered where no training is open yet."""
@@ -390,7 +453,7 @@ class TrainingTab:
             visitor = visitor_from_request(request)
             presets = self.services.home.training_presets
             config = presets.load(name, only_shipped=visitor.is_guest)
-            return {**self.fill_form(config, visitor), self.preset: name}
+            return self.fill_form(config, visitor, name)
 
     def save_preset(self, values: Updates, request: gr.Request) -> Updates:
         """Save the form as a preset and list it."""
@@ -398,11 +461,14 @@ class TrainingTab:
             visitor_from_request(request).require_owner("Saving presets")
             presets = self.services.home.training_presets
             name = str(values.pop(self.preset_name) or "")
-            path = presets.save(name, self.form.read(values))
-            show_info(f"Kept as {path.stem}.")
+            config = self.form.read(values)
+            path = presets.save(name, config)
+            show_info(f"Saved as “{path.stem}”.")
             return {
                 self.preset: gr.Dropdown(presets.list_names(), value=path.stem),
                 self.preset_name: "",
+                self.preset_note: "",
+                self.loaded_preset: self._describe_preset(path.stem, config),
             }
 
     def import_file(self, values: Updates, request: gr.Request) -> Updates:
@@ -442,8 +508,8 @@ class TrainingTab:
             if fields.get(field) and fields[field] not in available_names:
                 title = TrainingConfig.model_fields[field].title
                 faults.append(
-                    f"{title}: the file wants {fields.pop(field)!s:.80}, which is not here; "
-                    "the chosen one stays."
+                    f"{title}: the file names {fields.pop(field)!s:.80}, which is not installed; "
+                    "the current choice stays."
                 )
         updates = self.form.fill_fields(fields)
         return {
@@ -477,7 +543,7 @@ class TrainingTab:
             visitor = visitor_from_request(request)
             job_id = self.services.submit_training_dry_run(self.form.read(values), visitor)
             return {
-                self.plan: sweep.render_note("A few steps are tried …"),
+                self.plan: sweep.render_note("Estimating time …"),
                 self.probe_job_id: job_id,
                 self.probe_timer: gr.Timer(active=True),
             }
@@ -489,15 +555,14 @@ class TrainingTab:
         if job is None or not visitor.may_see(job.owner):
             plan_html = self._render_plan(values, visitor)
         elif job.is_open:
-            text = job.progress.message or "getting ready"
+            text = job.progress.message or "Getting ready"
             if job.state == "queued":
-                text = "waiting for its turn"
-            text = text[:1].lower() + text[1:]
-            return {self.plan: sweep.render_note(f"A few steps are tried: {text} …")}
+                text = describe_wait(self.services.home.jobs, job, visitor)
+            return {self.plan: sweep.render_note(f"Estimating time · {text} …")}
         elif job.state == "done":
             plan_html = self._render_plan(values, visitor)
         else:
-            plan_html = sweep.render_faults([job.error or "The try was stopped."])
+            plan_html = sweep.render_faults([job.error or "The estimate was stopped."])
         return {
             self.plan: plan_html,
             self.probe_job_id: 0,
@@ -515,10 +580,9 @@ class TrainingTab:
         shown_id = find_shown_subject(jobs, TRAIN, "run", run_ids, visitor)
         run = self.view.find_run(shown_id, visitor)
         dataset_names = self.services.list_datasets(visitor)
+        preset_names = self.services.home.training_presets.list_names(only_shipped=visitor.is_guest)
         updates: Updates = {
-            self.preset: gr.Dropdown(
-                self.services.home.training_presets.list_names(only_shipped=visitor.is_guest)
-            ),
+            self.preset: gr.Dropdown(preset_names, value=None),
             self.probe_job_id: probe_job_id,
             self.probe_timer: gr.Timer(active=bool(probe_job_id)),
         }
@@ -530,8 +594,8 @@ class TrainingTab:
                 **self.view.close(),
             }
         return {
-            **updates,
             **self.fill_form(run.config, visitor),
+            **updates,
             self.form["dataset"]: gr.Dropdown(dataset_names, value=run.config.dataset),
             **self._open_run(visitor, run.id),
         }
@@ -561,15 +625,14 @@ class TrainingTab:
                 case "ask":
                     return {self.run_list: self._render_run_list(visitor, open_run_id, run.id)}
                 case "open":
-                    updates = self.fill_form(run.config, visitor)
-                    return {**updates, **self._open_run(visitor, run.id)}
+                    return self._open_run(visitor, run.id)
                 case "delete":
                     return self._delete_run(visitor, run, open_run_id)
             raise BadFile("The page asked for something that the studio does not know.")
 
     def _delete_run(self, visitor: Visitor, run: Run, open_run_id: str) -> Updates:
         if self.view.open_jobs(visitor, run.id):
-            raise Busy("That training still runs; stop it first.")
+            raise Busy("That training is still running; stop it first.")
         self.services.home.runs.delete(run.id)
         if run.id != open_run_id:
             return {self.run_list: self._render_run_list(visitor, open_run_id)}
