@@ -248,7 +248,7 @@ class _Worker:
                 raise self._startup_error
             if job.kind not in self._job_functions:
                 raise StudioError(
-                    f"This studio cannot do {job.kind!r} jobs; it is version {__version__}."
+                    f"This studio (version {__version__}) cannot run {job.kind!r} jobs."
                 )
             context = replace(self._context, owner=job.owner)
             if JOB_KINDS[job.kind].is_preemptible:

@@ -42,7 +42,8 @@ def report_errors(plain_text: bool = False) -> Iterator[None]:
             raise gr.Error(text, duration=None, print_exception=False) from None
         log.exception("a handler of the page or an endpoint failed")
         raise gr.Error(
-            "Something went wrong inside the studio; the log says what.", print_exception=False
+            ("Something went wrong inside the studio; the log has the details."),
+            print_exception=False,
         ) from None
 
 

@@ -109,7 +109,7 @@ def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(
     expect(page.locator("#inpaint-prompt textarea")).to_have_value(
         "a photo of a red house by a lake"
     )
-    expect(page.locator("#inpaint-runs [data-runs]")).to_have_text("9 of 12 steps really run.")
+    expect(page.locator("#inpaint-runs [data-runs]")).to_have_text("Runs 9 of 12 steps at this strength.")
     assert painted(page, "inpaint") == 0
 
     stroke(page, "inpaint", (0.4, 0.6), (0.6, 0.6), 30)
@@ -271,7 +271,7 @@ def test_a_drawing_becomes_a_picture_and_a_larger_one(
     easel(page, "img2img").locator(".easel-colour").fill("#1d4ed8")
     stroke(page, "img2img", (0.46, 0.6), (0.54, 0.6), 40)
     say(page, "img2img", prompt="a photo of a blue ball on a beach", steps=12, strength=0.8, seed=3)
-    expect(page.locator("#img2img-runs [data-runs]")).to_have_text("9 of 12 steps really run.")
+    expect(page.locator("#img2img-runs [data-runs]")).to_have_text("Runs 9 of 12 steps at this strength.")
     shot(page, "img2img-sketch")
     made = generate(page, "img2img")
     shot(page, "img2img-done")

@@ -148,7 +148,7 @@ def test_weights_apart_trigger_words_and_a_way_back(
         {"name": "ink wash", "unet": 0.75, "text_encoder": 0.75},
     ]
     assert settings(tmp_path, made)["loras"] == told
-    expect(page.locator("#about")).to_contain_text("0.5 in the picture, -0.25 in the text")
+    expect(page.locator("#about")).to_contain_text("0.5 image, -0.25 text")
     shot(page, "lora-two")
     page.reload()  # taken up again
     expect(row(page, "moon").get_by_label("Text of moon", exact=True)).to_have_value("-0.25")
@@ -176,7 +176,7 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     put(page, prompt=PROMPT, **QUICK)
     choose(page, "large")
     expect(row(page, "large")).to_contain_text(
-        "It is made for Stable Diffusion XL, and pocket is not."
+        "It is made for Stable Diffusion XL, but pocket is not."
     )
     toast = page.locator(".toast-body")
     for prompt, said in (
@@ -190,7 +190,7 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     page.get_by_role("button", name="Remove large").click()
     put(page, prompt=f"{PROMPT} <lora:mooon:1>")
     page.locator("#generate").click()
-    expect(toast.first).to_contain_text("There is no LoRA 'mooon' in the library; there is moon.")
+    expect(toast.first).to_contain_text("There is no LoRA 'mooon' in the library; available: moon.")
     page.locator(".toast-close").first.click()
     put(page, prompt=PROMPT)
     choose(page, "ink wash")
@@ -269,7 +269,7 @@ def test_the_owner_adds_a_file_and_a_preset_keeps_it(
     page.locator("#models-list .card[data-name=fresh] [data-action=use]").click()
     row(page, "fresh").get_by_role("spinbutton").fill("0.6")
     page.locator("#presets button").first.click()
-    page.get_by_label("Keep these settings as").fill("fresh look")
+    page.get_by_label("Save as preset").fill("fresh look")
     page.locator("#presets").get_by_role("button", name="Save").click()
     expect(page.locator("#preset input")).to_have_value("fresh look")
     other = visit(shelf)

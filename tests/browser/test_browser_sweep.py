@@ -156,7 +156,7 @@ def test_a_grid_from_the_first_click_to_the_viewer(
 
     # sheet, viewer and index are taken along
     page.locator("#sweep-export button").first.click()
-    page.locator("#sweep-numbers").get_by_label("difference to the pinned cell").check()
+    page.locator("#sweep-numbers").get_by_label("difference from the pinned cell").check()
     page.locator("#sweep-do-export").click()
     expect(tile(page, "Euler · Steps 2").locator("xpath=..")).to_contain_text("Δ 0", timeout=60_000)
     expect(page.locator("#sweep-files img")).to_be_visible()
@@ -200,7 +200,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
         expect(page.locator("#sweep-plan .faults")).to_contain_text(said)
     run(page)
     toast = page.locator(".toast-body")
-    for said in ("Prompt", "Width", "63", "step of 0", "'many', is no number"):
+    for said in ("Prompt", "Width", "63", "step of 0", "'many', is not a number"):
         expect(toast).to_contain_text(said)
     assert "Traceback" not in toast.inner_text()
     shot(page, "sweep-refused")
@@ -310,7 +310,7 @@ def test_by_keyboard_with_presets_sent_on_and_put_away(
     page.locator("#sweep-shelf button").first.click()
     row = page.locator(".shelved", has_text="Three <guidances>")
     row.get_by_role("button", name="Delete").click()
-    expect(row).to_contain_text("Its pictures stay in the gallery")
+    expect(row).to_contain_text("Its images stay in the gallery")
     shot(page, "sweep-shelf")
     pictures = len(list((shared.home / "outputs").rglob("*.png")))
     row.get_by_role("button", name="Delete").click()

@@ -88,7 +88,7 @@ def test_more_loras_than_can_be_are_named() -> None:
     recipe = read(text_of(" ".join(f"<lora:x{number}:1>" for number in range(40)) + " a boat"))
     assert recipe.values["prompt"] == "a boat"
     assert len(recipe.values["loras"]) == 16
-    assert recipe.notes == ["16 LoRAs at most: the others are left out."]
+    assert recipe.notes == ["At most 16 LoRAs are used: the others are left out."]
 
 
 # ---- ages and programs ----------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_fooocus_a1111_scheme() -> None:
     ]
     assert {file.digest for file in recipe.files if file.name == "ink"} == {"4852686128"}
     assert recipe.values["vae"] == ""
-    assert recipe.notes == ["Not taken over: Sharpness."]
+    assert recipe.notes == ["Not loaded: Sharpness."]
 
 
 def test_forges_modules_and_what_is_the_same_as_in_the_first_pass() -> None:
@@ -197,8 +197,8 @@ def test_forges_modules_and_what_is_the_same_as_in_the_first_pass() -> None:
     )
     assert recipe.values["vae"] == "sdxl_vae"
     assert recipe.notes == [
-        "Highest noise level 30.0 counts with Euler there, but not here; it will look different.",
-        "Not taken over: Module 2.",
+        "Highest noise level 30.0 affects Euler there, but not here; the image will look different.",
+        "Not loaded: Module 2.",
     ]
 
 
@@ -335,7 +335,7 @@ def test_notes_are_not_cut_within_a_name() -> None:
 def test_a_prompt_that_is_none_is_said() -> None:
     recipe = read(text_of("a" * 200_000))
     assert "prompt" not in recipe.values
-    assert "Prompt: 200,000 characters are no prompt; left as it is." in recipe.notes
+    assert "Prompt: 200,000 characters are too long for a prompt; left unchanged." in recipe.notes
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_a_field_is_in_the_graph_or_refused_by_its_name(name: str) -> None:
 def test_a_sampler_that_it_lacks_is_named(scheduler: str) -> None:
     with refused(InvalidSpec) as caught:
         build_graph(resolve(scheduler=scheduler), FILES)
-    assert f"Scheduler: ComfyUI has no {scheduler}." in caught.value.faults
+    assert f"Sampler: ComfyUI has no {scheduler}." in caught.value.faults
 
 
 def test_all_that_it_lacks_is_named_at_once() -> None:

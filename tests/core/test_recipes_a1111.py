@@ -96,7 +96,7 @@ def test_todays_a1111() -> None:
         FileReference("embedding", "bad-hands-5", "aa7651be154c"),
     ]
     is_here = "ensd" in GenerationRequest.model_fields
-    assert ("Not taken over: ENSD." in recipe.notes) != is_here
+    assert ("Not loaded: ENSD." in recipe.notes) != is_here
 
 
 def test_a_seed_of_a_graphics_card() -> None:

@@ -234,4 +234,4 @@ def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:
         presets.load("mine")
     assert all(fault.startswith("The preset mine: ") for fault in caught.value.faults)
     named = {fault.split(": ")[1] for fault in caught.value.faults}
-    assert named == {"Steps", "Seed", "Prompt", "Width", "stesp", "Scheduler", "Pictures"}
+    assert named == {"Steps", "Seed", "Prompt", "Width", "stesp", "Sampler", "Images"}

@@ -16,8 +16,8 @@ from studio.ui.views.templates import render_macro
 # Empty it has no height, so there is nothing of it to be in view.
 POLL_JS = "setInterval(() => { if (!document.hidden) trigger('submit'); }, 3000);"
 GUEST_SENTENCE = (
-    "Nothing can be made at the moment: the studio has a problem that its owner sees. "
-    "What waits goes on afterwards."
+    "Nothing can be made right now: the studio has a problem, which its owner can see. Waiting "
+    "jobs will continue afterwards."
 )
 
 

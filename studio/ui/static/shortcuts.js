@@ -35,7 +35,7 @@ const judge = field => {
     const said = Object.assign(document.createElement('p'), {
       className: 'cut echo wrong',
       role: 'alert',
-      textContent: `${typed} is cut to ${nearest}: it goes from ${least} to ${most}.`,
+      textContent: `${typed} was changed to ${nearest}: allowed are ${least} to ${most}.`,
     });
     block.append(said);
     setTimeout(() => said.remove(), 8000);
