@@ -33,6 +33,7 @@ _UNREAD_ELEMENT = re.compile(r"<(script|style|svg)\b.*?</\1>", re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
 _JINJA_BLOCK = re.compile(r"\{[%#].*?[%#]\}", re.DOTALL)
 _JINJA_VALUE = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_JINJA_STRING = re.compile(r'"([^"{}]*)"')
 _JS_COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`])//[^\n]*", re.DOTALL)
 _JS_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"|\'((?:[^\'\\\n]|\\.)*)\'|`((?:[^`\\]|\\.)*)`')
 # Two words in a row with a blank between them; code for machines is told by its signs.
@@ -127,6 +128,8 @@ def _write_part(part: ast.expr) -> str:
 
 
 def _list_template_texts(source: str) -> Iterator[str]:
+    said = [string for part in _JINJA_VALUE.findall(source) for string in _JINJA_STRING.findall(part)]
+    yield from filter(reads_like_text, said)
     source = _JINJA_VALUE.sub(r"{\1}", _JINJA_BLOCK.sub("", source))
     for text in list_html_texts(source):
         if re.search(r"[^\W\d_]{2}", re.sub(r"\{[^}]*\}", "", text)) and not _CODE.search(text):

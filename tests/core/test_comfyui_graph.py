@@ -221,7 +221,7 @@ def test_an_empty_negative_prompt_is_zeros_with_sdxl() -> None:
         ({"prompt": "a (red:0.7)", "emphasis": "compel"}, "Weights below 1"),
         ({"scheduler": "Euler a"}, "adds noise at each step"),
         ({"scheduler": "DPM++ SDE"}, "adds noise at each step"),
-        ({"hires_scale": 2, "hires_resize": "latent"}, "The second pass"),
+        ({"hires_scale": 2, "hires_resize": "latent"}, "the second pass"),
     ],
     ids=str,
 )

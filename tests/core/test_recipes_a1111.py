@@ -162,8 +162,8 @@ def test_sdnext() -> None:
     assert recipe.values["noise_source"] == "NV"
     assert "seed" not in recipe.values
     assert any("Seed 5000000007" in note for note in recipe.notes)
-    assert any("'karras' does not go with Euler a" in note for note in recipe.notes)
-    assert not any("another picture, which" in note for note in recipe.notes)
+    assert any("'karras' does not work with Euler a" in note for note in recipe.notes)
+    assert not any("another image, which" in note for note in recipe.notes)
 
 
 def test_templates_behind_the_settings() -> None:

@@ -525,7 +525,7 @@ def test_a_tag_that_is_only_words_there_is_left_out() -> None:
 
 
 def test_a_graph_without_a_sampler_is_refused_with_a_sentence() -> None:
-    with pytest.raises(ValueError, match="no node of its graph is a sampler"):
+    with pytest.raises(ValueError, match="its workflow contains no sampler"):
         read({"1": node("LoadImage", image="a.png")})
 
 
@@ -589,7 +589,7 @@ def test_how_an_encoder_weighs_words(encoder: dict[str, Any], prompt: str, empha
     ("sampler", "values", "note"),
     [
         ("euler", {"sigma_min": 0.1, "sigma_max": 10.0, "rho": 5.0}, ""),
-        ("heun", {}, "Noise levels of its own (sigma_min 0.1, sigma_max 10, rho 5)"),
+        ("heun", {}, "Its own noise levels (sigma_min 0.1, sigma_max 10, rho 5)"),
     ],
 )
 def test_noise_levels_of_its_own(sampler: str, values: dict[str, float], note: str) -> None:

@@ -190,7 +190,7 @@ def test_the_unknown_is_named_within_bounds() -> None:
         ("Comment", {"prompt": "a", "uc": "b", "sampler": "k_euler", "uncond_scale": 1}),
     ):
         recipe = read(ImageMetadata(chunks={key: json.dumps(data | unknown)}))
-        (note,) = [note for note in recipe.notes if note.startswith("Not taken over: unknown_0, ")]
+        (note,) = [note for note in recipe.notes if note.startswith("Not loaded: unknown_0, ")]
         assert len(note) < 330
 
 

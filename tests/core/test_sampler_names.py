@@ -62,7 +62,7 @@ def test_what_the_studio_lacks_is_named(sampler: str) -> None:
     reading = read_sampler(sampler, "karras")
     assert reading.scheduler is reading.noise_schedule is None
     (note,) = reading.notes
-    assert "is not in this studio" in note
+    assert "is not available here" in note
     assert note.endswith("; the sampler is left unchanged.")
 
 

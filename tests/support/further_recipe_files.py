@@ -175,7 +175,7 @@ FURTHER_FILES: dict[str, RecipeFile] = {
             "noise_schedule": "Karras",
         },
         (
-            "NovelAI's model is not to be had; choose one: the picture will differ.",
+            "NovelAI's model is not available; choose another: the image will differ.",
             "Not available here: SMEA; the image will differ.",
             "Not available here: SMEA DYN; the image will differ.",
             "Not available here: vibe transfer; the image will differ.",

@@ -466,19 +466,19 @@ FILES: dict[str, RecipeFile] = {
         "Google's Gemini or Imagen",
         ImageMetadata(xmp="<photoshop:Credit>Made with Google AI</photoshop:Credit>"),
         {},
-        ("Google's Gemini or Imagen writes no settings that can be used here.",),
+        ("Google's Gemini or Imagen saves no settings that can be used here.",),
     ),
     "Firefly": RecipeFile(
         "Adobe Firefly",
         ImageMetadata(xmp=wrap_xmp(xmp_CreatorTool="Adobe Firefly")),
         {},
-        ("Adobe Firefly writes no settings that can be used here.",),
+        ("Adobe Firefly saves no settings that can be used here.",),
     ),
     "ChatGPT": RecipeFile(
         "ChatGPT (DALL·E)",
         ImageMetadata(exif={"Software": "OpenAI ChatGPT"}),
         {},
-        ("ChatGPT (DALL·E) writes no settings that can be used here.",),
+        ("ChatGPT (DALL·E) saves no settings that can be used here.",),
     ),
     # Structure: the IPTC's digital source type, as the newscodes page writes it.
     "IPTC": RecipeFile(
@@ -490,7 +490,7 @@ FILES: dict[str, RecipeFile] = {
             )
         ),
         {},
-        ("A program that calls it made by AI writes no settings that can be used here.",),
+        ("A program that calls it made by AI saves no settings that can be used here.",),
     ),
 }
 

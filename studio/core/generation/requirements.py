@@ -6,7 +6,7 @@ Knows: the words. Does not know: when they are met (rules.py), which setting nee
 
 REQUIRES_GUIDANCE = "a CFG scale above 1"
 REQUIRES_IMAGE = "an image"
-REQUIRES_UNMASKED_IMAGE = "an image without a mask"
+REQUIRES_UNMASKED_IMAGE = "an unmasked image"
 REQUIRES_MASK = "a mask"
 REQUIRES_MASK_OR_EXTENSION = "a mask or an extended side"
 REQUIRES_ONLY_MASKED_AREA = "the inpaint area only masked"

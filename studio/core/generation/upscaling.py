@@ -59,7 +59,7 @@ class UpscaleSpec(Spec):
     def _require_sha256(cls, sha256: str) -> str:
         if not is_sha256(sha256):
             raise ValueError(
-                f"must be the sha256 of an image in home/inputs (not {quote(sha256)})."
+                f"must be the sha256 of an image in home/inputs (you entered {quote(sha256)})."
             )
         return sha256
 
