@@ -382,7 +382,8 @@ def _check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
     if not isinstance(value, int) or not minimum <= value <= maximum:
         raise InvalidSpec(
             [
-                f"{name}: must be a whole number from {minimum} to {maximum} (you entered {quote(value)})."
+                f"{name}: must be a whole number from {minimum} to {maximum} (you entered "
+                f"{quote(value)})."
             ]
         )
 

@@ -128,7 +128,9 @@ def _write_part(part: ast.expr) -> str:
 
 
 def _list_template_texts(source: str) -> Iterator[str]:
-    said = [string for part in _JINJA_VALUE.findall(source) for string in _JINJA_STRING.findall(part)]
+    said = [
+        string for part in _JINJA_VALUE.findall(source) for string in _JINJA_STRING.findall(part)
+    ]
     yield from filter(reads_like_text, said)
     source = _JINJA_VALUE.sub(r"{\1}", _JINJA_BLOCK.sub("", source))
     for text in list_html_texts(source):

@@ -307,7 +307,10 @@ ADVANCED = {
     ("inputs", "note"),
     [
         ({}, ""),
-        ({"start_at_step": 5}, "It started at step 5 of 20, here at the first: the image will differ."),
+        (
+            {"start_at_step": 5},
+            "It started at step 5 of 20, here at the first: the image will differ.",
+        ),
         (
             {"end_at_step": 15},
             "It ended at step 15 of 20, without noise from there on; here all steps run.",
@@ -359,9 +362,7 @@ def test_as_many_steps_run_of_as_many_as_there(steps: int, denoise: float) -> No
 def test_more_steps_than_there_are_here() -> None:
     draft = RecipeDraft("ComfyUI")
     assert find_share(100, 0.5, draft) == (150, 0.5)
-    assert draft.recipe.notes == [
-        "There 100 of 200 steps ran; here 75 of 150 run, the maximum."
-    ]
+    assert draft.recipe.notes == ["There 100 of 200 steps ran; here 75 of 150 run, the maximum."]
     for steps, denoise in ((10**400, 0.5), (5, 1e-320), (0, 0.5), (-3, 0.5)):
         find_share(steps, denoise, draft)  # ends
 

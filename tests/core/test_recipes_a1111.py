@@ -144,7 +144,7 @@ def test_hashes_as_json_among_the_settings() -> None:
         FileReference("lora", "moon", "aabbccddeeff", (0.5, 0.5)),
         FileReference("embedding", "hands", "66a7279a88"),
     ]
-    assert not [note for note in recipe.notes if "Not taken over" in note]
+    assert not [note for note in recipe.notes if "Not loaded" in note]
     broken = read(
         HASHES.replace('{"vae"', '{"vae')
     )  # no JSON: the other settings are read all the same

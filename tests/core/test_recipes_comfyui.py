@@ -469,7 +469,10 @@ def test_negative_prompts_that_a_node_joins_are_one() -> None:
     )
     recipe = read(graph)
     assert recipe.values["negative_prompt"] == "a red boat, fog, blurry"
-    assert "Two prompts were joined by a node; here they are one: the image will differ." in recipe.notes
+    assert (
+        "Two prompts were joined by a node; here they are one: the image will differ."
+        in recipe.notes
+    )
 
 
 def test_two_prompts_of_sdxl_are_joined() -> None:

@@ -91,7 +91,7 @@ def test_the_shipped_ones_are_listed_and_fit_the_embedded_model(
 ) -> None:
     assert presets.list_names() == NAMES
     assert len(NAMES) >= 3
-    first = presets.load("Pocket - first picture")
+    first = presets.load("Pocket - first image")
     assert first.width == first.height == read_model_info(shipped("assets") / "pocket").native_size
 
 

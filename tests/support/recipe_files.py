@@ -315,7 +315,9 @@ FILES: dict[str, RecipeFile] = {
             "scheduler": "Euler a",
             "vae": "",
         },
-        ("Its sampler adds noise at each step, from a different source there: the image will differ.",),
+        (
+            "Its sampler adds noise at each step, from a different source there: the image will differ.",
+        ),
     ),
     "Easy Diffusion JPEG": RecipeFile(
         "Easy Diffusion",

@@ -150,7 +150,7 @@ def test_one_of_several_recipes(tab: Txt2Img, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_recipe_is_varied_in_a_sweep(tab: Txt2Img) -> None:
     panel = paste(tab, TEXT)[tab.recipe_import.panel].value
-    assert "Vary this recipe" in panel
+    assert "Vary in a sweep" in panel
     values = json.dumps({"prompt": "a boat", "seed": 7, "steps": 12, "num_images": 3})
     handed = tab.recipe_import.build_handoff(pressed("vary", values), OWNER)
     assert handed is not None

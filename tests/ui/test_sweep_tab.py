@@ -335,7 +335,7 @@ def test_axes_hand_in_hand_are_one_and_a_single_one_flows() -> None:
     )
     board = made(zipped)
     assert [title for title, _ in board.axes] == [
-        "Scheduler + Steps",
+        "Sampler + Steps",
         "CFG scale",
     ]
     assert board.axis_indices == (0, 1)

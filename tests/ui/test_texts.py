@@ -58,7 +58,9 @@ def find_forbidden(lines: list[str]) -> list[str]:
 def test_what_files_can_say_is_listed(source_texts: texts.Texts) -> None:
     assert "must be a multiple of {unit}" in source_texts["core/base.py"]
     assert "Choose an image to edit" in source_texts["ui/views/templates/components.html"]
-    assert "Paint over the area to replace (B)" in source_texts["ui/views/templates/components.html"]
+    assert (
+        "Paint over the area to replace (B)" in source_texts["ui/views/templates/components.html"]
+    )
     assert "Nothing is running or waiting." in source_texts["ui/views/templates/jobs.html"]
     assert any("Ratings are kept" in line for line in source_texts["engine/sweeps/viewer.js"])
     assert "also copy the images into this folder" in source_texts["cli/parser.py"]

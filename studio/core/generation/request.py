@@ -126,7 +126,8 @@ class GenerationRequest(RequestFields):
     def _require_sha256(cls, sha256: str) -> str:
         if sha256 and not is_sha256(sha256):
             raise ValueError(
-                f"must be the sha256 of an image in home/inputs, 64 digits (you entered {quote(sha256)})."
+                f"must be the sha256 of an image in home/inputs, 64 digits (you entered "
+                f"{quote(sha256)})."
             )
         return sha256
 

@@ -125,7 +125,8 @@ class ModelReader:
         elif kind == "ModelSamplingDiscrete":
             self._draft.note(
                 "The model's prediction type was set to "
-                f"{inputs.get('sampling')!r:.30}{', with zero SNR' if inputs.get('zsnr') is True else ''}; "
+                f"{inputs.get('sampling')!r:.30}"
+                f"{', with zero SNR' if inputs.get('zsnr') is True else ''}; "
                 "set that under Model settings."
             )
         elif kind in MODEL_PATCHES:

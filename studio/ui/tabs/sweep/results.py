@@ -36,7 +36,7 @@ from studio.ui.tabs.sweep import progress
 from studio.ui.tabs.sweep.cell import SLIDER_MODE, CellPane
 from studio.ui.views import sweep as grid
 
-STARTER_PRESETS = ("Schedulers and steps", "Words - things and places")  # presets to begin with
+STARTER_PRESETS = ("Samplers and steps", "Words - things and places")  # presets to begin with
 METRIC_CHOICES = [
     ("seconds", "seconds"),
     ("prompt fit (CLIP)", "prompt fit"),
