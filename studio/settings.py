@@ -49,23 +49,23 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         Path("~/studio-home"),
-        description="Folder with your models, pictures, presets and the queue.",
+        description="Folder with your models, images, presets and the queue.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     share: bool = Field(False, description="Make a public link for a friend; forces a login.")
-    auth: str = Field("", description="USER:PASSWORD that visitors have to give.")
+    auth: str = Field("", description="USER:PASSWORD that visitors must enter.")
     guests: tuple[str, ...] = Field(
         (), description="NAME:PASSWORD for each guest with a login of their own.", repr=False
     )
     allow_hosts: tuple[str, ...] = Field(
-        (), description="Further names under which the page may be asked for, as behind a proxy."
+        (), description="Other host names the page can be reached under, such as behind a proxy."
     )
     root_path: str = Field(
-        "", description="Path under which a proxy shows the page, such as /studio."
+        "", description="Path under which a proxy serves the page, such as /studio."
     )
     trusted_proxies: tuple[str, ...] = Field(
-        (), description="Addresses of the proxies whose X-Forwarded headers are believed."
+        (), description="Addresses of proxies whose X-Forwarded headers are trusted."
     )
     allow_embedding: tuple[str, ...] = Field(
         (), description="Sites that may show the page in a frame, such as https://example.org."
@@ -78,8 +78,7 @@ class Settings(BaseSettings):
     )
     folders: tuple[str, ...] = Field(
         (),
-        description="Folders of models that other programs have, used where they lie: PATH or "
-        "NAME=PATH.",
+        description="Model folders of other programs, used in place: PATH or NAME=PATH.",
     )
     device: str = Field(
         "auto",
@@ -90,49 +89,49 @@ class Settings(BaseSettings):
         "auto", description="Number format of the networks; auto takes what suits the device."
     )
     keep_free: float = Field(
-        1.0, ge=0, le=1000, description="GiB of the device's memory to leave to others."
+        1.0, ge=0, le=1000, description="GiB of the device's memory to leave for other programs."
     )
     memory: Literal["auto", "low", "lowest"] = Field(
         "auto",
-        description="How sparing to be with the device's memory: auto saves only what it has to, "
-        "low keeps models in 8 bits, lowest brings them to the card layer by layer.",
+        description="How much to save the device's memory: auto saves only what is necessary, low "
+        "keeps models in 8 bits, lowest loads them onto the card layer by layer.",
     )
     preview_every: int = Field(
         3, ge=0, le=100, description="Steps between live previews; 0 shows none."
     )
     pictures_carry: Literal["", "everything", "text", "nothing"] = Field(
         "",
-        description="What the files of new pictures say of their making: everything, text "
-        "(A1111's alone) or nothing; empty is as the page's owner chose, at first everything.",
+        description="What new image files say about how they were made: everything, text (A1111's "
+        "only) or nothing. Empty uses the page owner's choice, at first everything.",
     )
     mark_ai: bool | None = Field(
         None,
-        description="Whether new pictures say that they are made with AI, as IPTC has it; empty is "
-        "as the page's owner chose, at first yes.",
+        description="Whether new images are marked as made with AI, as defined by IPTC. Empty "
+        "uses the page owner's choice, at first yes.",
     )
     comfyui_graphs: bool | None = Field(
         None,
-        description="Whether new pictures also carry a graph that ComfyUI opens; empty is as the "
-        "page's owner chose, at first no.",
+        description="Whether new images also carry a workflow that ComfyUI opens. Empty uses the "
+        "page owner's choice, at first no.",
     )
     bin_days: int | None = Field(
         None,
         ge=0,
         le=MAX_BIN_DAYS,
         description="Days that images stay in the bin before they are deleted; 0 keeps them until "
-        "it is emptied; empty is as the page's owner chose, at first 30.",
+        "it is emptied. Empty uses the page owner's choice, at first 30.",
     )
     guest_jobs: int = Field(
-        8, ge=1, le=10_000, description="Jobs of one guest that run or wait at a time."
+        8, ge=1, le=10_000, description="Jobs that one guest can have running or waiting."
     )
     all_guests_jobs: int = Field(
         24, ge=1, le=10_000, description="The same for all guests together."
     )
     guest_megapixels: float = Field(
-        24, gt=0, le=64, description="Million pixels of a picture that a guest may send."
+        24, gt=0, le=64, description="Million pixels of an image that a guest can send."
     )
     guest_upload_mb: int = Field(
-        200, ge=1, le=1_000_000, description="MiB of files that one guest may have here at a time."
+        200, ge=1, le=1_000_000, description="MiB of files that one guest can have here at a time."
     )
     all_guests_upload_mb: int = Field(
         1000, ge=1, le=1_000_000, description="The same for all guests together."
@@ -141,10 +140,10 @@ class Settings(BaseSettings):
         10, ge=5, le=10_000, description="Requests a second of one guest, on average."
     )
     guest_sessions: int = Field(
-        8, ge=1, le=1000, description="Pages that one guest has open at a time."
+        8, ge=1, le=1000, description="Pages that one guest can have open at a time."
     )
     guest_events: int = Field(
-        8, ge=1, le=1000, description="Buttons of one guest that are being answered at a time."
+        8, ge=1, le=1000, description="Actions of one guest that are handled at a time."
     )
 
     @field_validator("host")
@@ -165,7 +164,7 @@ class Settings(BaseSettings):
         names = tuple(host.strip().lower().strip("[]") for host in hosts)
         for name in names:
             if not _is_host(name.removeprefix("*.")) and not _is_address(name):
-                raise ValueError("write the name alone: studio.example.com or *.example.com")
+                raise ValueError("write only the name: studio.example.com or *.example.com")
         return names
 
     @field_validator("root_path")
@@ -322,7 +321,7 @@ def load(**flags: Any) -> Settings:
     except SettingsError as error:
         name = re.search(r'field "(\w+)"', str(error))
         variable = f"{ENVIRONMENT_PREFIX}{name[1].upper()}" if name else "A STUDIO_ variable"
-        raise InvalidSpec([f'{variable} has to be a list, such as ["…", "…"].']) from None
+        raise InvalidSpec([f'{variable} must be a list, such as ["…", "…"].']) from None
     _create_folders(settings)
     return settings
 
@@ -334,7 +333,7 @@ def _resolve_home(text: str | Path) -> Path:
         if home.is_symlink() and not home.exists():
             # Made behind the link it would lie where a disk is missing.
             raise BadFile(
-                f"The home folder {home} is a link to {home.readlink()}, which is not there. "
+                f"The home folder {home} is a link to {home.readlink()}, which does not exist. "
                 "Connect its disk, move the link away, or choose another with --home."
             )
         return home.resolve()
@@ -351,12 +350,12 @@ def _read_settings_file(path: Path) -> dict[str, Any]:
         return {}
     try:
         if not path.is_file():  # a pipe would never answer
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise ValueError(f"it has more than {MAX_SETTINGS_BYTES:,} bytes")
         values = load_toml(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise BadFile(f"{path} cannot be read: {error}. Mend it or move it away.") from None
+        raise BadFile(f"{path} cannot be read: {error}. Fix it or move it away.") from None
     for variable in os.environ:
         if variable.startswith(ENVIRONMENT_PREFIX):
             values.pop(variable.removeprefix(ENVIRONMENT_PREFIX).lower(), None)
@@ -370,7 +369,7 @@ def _format_fault(fault: dict[str, Any]) -> str:
         message = 'write a list, such as ["…", "…"]'
     if name.partition(".")[0] in ("auth", "guests"):  # a password is not for the log
         return f"Setting {name}: {message}."
-    return f"Setting {name}: {message} (not {quote(fault['input'])})."
+    return f"Setting {name}: {message} (you entered {quote(fault['input'])})."
 
 
 def _create_folders(settings: Settings) -> None:
@@ -397,8 +396,8 @@ def _create_folders(settings: Settings) -> None:
         except OSError as error:
             _check_not_in_the_way(folder)
             raise BadFile(
-                f"The home folder {settings.home} cannot be made: {error.strerror}. Choose another "
-                "with --home."
+                f"The home folder {settings.home} cannot be created: {error.strerror}. Choose "
+                "another with --home."
             ) from None
     for name in LATER_FOLDERS:
         _check_not_in_the_way(settings.home / name)
@@ -408,8 +407,6 @@ def _check_not_in_the_way(folder: Path) -> None:
     """Raise BadFile where something that is no folder has a folder's name."""
     for path in (folder, *folder.parents):
         if path.is_symlink() and not path.exists():
-            raise BadFile(
-                f"{path} is a link that leads nowhere, where a folder has to be; move it away."
-            )
+            raise BadFile(f"{path} is a broken link where a folder should be; move it away.")
         if path.exists() and not path.is_dir():
-            raise BadFile(f"{path} is a file where a folder has to be; move it away.")
+            raise BadFile(f"{path} is a file where a folder should be; move it away.")

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print what this machine has, or what lies about in the home."""
     settings = load_settings(arguments)
     if arguments.yes and not arguments.clean:
-        raise InvalidSpec(["--yes: says that --clean may remove what it finds; give both."])
+        raise InvalidSpec(["--yes: only works together with --clean."])
     if arguments.clean:
         report = clean_home(settings, remove=arguments.yes)
         print(json.dumps(report) if arguments.json else format_cleaning(report))
@@ -124,7 +124,7 @@ def describe_plan(model: ModelInfo, devices: Mapping[str, Any], settings: Settin
         stores_fp8=devices["stores_fp8"],
     )
     plan = choose_plan(sizes, state, settings.memory)
-    return plan.title if plan else "does not fit into the memory that is free"
+    return plan.title if plan else "does not fit into the free memory"
 
 
 def format_diagnostics(diagnostics: dict[str, Any]) -> str:
@@ -172,7 +172,7 @@ def clean_home(settings: Settings, remove: bool) -> dict[str, Any]:
     """
     lock = Lock(settings.home, "studio")
     if remove and not lock.acquire(timeout_seconds=1.0):
-        raise Busy(f"A studio is open on {settings.home}; close it, then clean up.")
+        raise Busy(f"A studio is open on {settings.home}; close it first, then clean up.")
     home = Home(settings)
     try:
         found = find_leftovers(home)

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         else:
             print(target, flush=True)
     if failures:
-        summary = f"{len(failures)} of {len(files)} pictures could not be exported."
+        summary = f"{len(failures)} of {len(files)} images could not be exported."
         raise StudioError("\n".join([summary, *failures]))
 
 
@@ -62,4 +62,4 @@ def _write(exported: ExportedFile, folder: Path) -> Path:
         except OSError as error:
             raise BadFile(f"{folder} cannot be written to: {error.strerror}.") from None
         return target
-    raise BadFile(f"{folder} is full of files named {exported.name}.")
+    raise BadFile(f"{folder} already holds too many files named {exported.name}.")

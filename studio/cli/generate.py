@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
                     raise
                 failures.append(f"{name}: {error}")
     if failures:
-        summary = f"{len(failures)} of {len(jobs)} pictures could not be made."
+        summary = f"{len(failures)} of {len(jobs)} images could not be made."
         raise StudioError("\n".join([summary, *failures]))
 
 
@@ -139,7 +139,7 @@ def _iter_listed_jobs(
     services = Services(home)
     prompts = parse_prompt_list(text)
     if not prompts:
-        raise BadFile(f"{path.name} has no prompts in it; write one a line.")
+        raise BadFile(f"{path.name} contains no prompts; write one per line.")
     for prompt in prompts:
         for note in prompt.notes:
             log(note)
@@ -182,7 +182,7 @@ def list_image_files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise BadFile(f"{path} has no pictures in it ({', '.join(IMAGE_SUFFIXES)}).")
+        raise BadFile(f"{path} contains no images ({', '.join(IMAGE_SUFFIXES)}).")
     return files
 
 
@@ -221,7 +221,9 @@ def copy_image(path: Path, folder: Path) -> Path:
             continue
         except OSError as error:
             raise BadFile(
-                f"{folder} cannot be written to: {error.strerror}. The picture is at {path}."
+                f"{folder} cannot be written to: {error.strerror}. The image is at {path}."
             ) from None
         return target
-    raise BadFile(f"{folder} is full of pictures named {path.name}; the new one is at {path}.")
+    raise BadFile(
+        f"{folder} already holds too many images named {path.name}; the new one is at {path}."
+    )

@@ -49,15 +49,15 @@ def run(arguments: argparse.Namespace) -> None:
         )
     except KeyboardInterrupt:
         _end_line()
-        log("what has come is kept; the same command goes on from there")
+        log("the part already downloaded is kept; run the same command to continue")
         raise
     _end_line()
     if arguments.json:
         print_json(_build_result(settings, plan, placed))
     elif placed.was_there:
-        print(f"{placed.name} is in {placed.folder}/ already.")
+        print(f"{placed.name} is already in {placed.folder}/.")
     else:
-        print(f"{placed.name} is in {placed.folder}/ now: {placed.title}.")
+        print(f"{placed.name} is now in {placed.folder}/: {placed.title}.")
 
 
 def format_plan(plan: DownloadPlan, warnings: list[str]) -> str:
@@ -82,8 +82,8 @@ def format_plan(plan: DownloadPlan, warnings: list[str]) -> str:
 def _confirm(plan: DownloadPlan) -> bool:
     """Ask at the terminal. Raises InvalidSpec where nobody can answer."""
     if not sys.stdin.isatty():
-        raise InvalidSpec(["--yes: is needed where nobody can be asked."])
-    question = f"Fetch it from {plan.host}? [y/N] "
+        raise InvalidSpec(["--yes: required when nobody can be asked."])
+    question = f"Download it from {plan.host}? [y/N] "
     print(question, end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

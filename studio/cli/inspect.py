@@ -53,7 +53,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise BadFile(f"{path} is no model folder: it has no model_index.json.")
+            raise BadFile(f"{path} is not a model folder: it has no model_index.json.")
         model = read_model_info(path)
         return {
             "kind": "model",

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(catalog.add_path(path, COMMAND_LINE, arguments.name), flush=True)
         case "remove-folder":
             folder = catalog.remove_folder(arguments.name, COMMAND_LINE)
-            print(f"{folder.path} is used no longer; nothing was deleted.", flush=True)
+            print(f"{folder.path} is no longer used; nothing was deleted.", flush=True)
         case _:
             _list_entries(catalog, arguments)
 
@@ -47,7 +47,12 @@ def _list_entries(catalog: ModelCatalog, arguments: argparse.Namespace) -> None:
     ):
         if value and value not in names:
             raise InvalidSpec(
-                [f"{flag}: {quote(value)} is none; take {list_alternatives(list(names), [])}."]
+                [
+                    (
+                        f"{flag}: must be one of {list_alternatives(list(names), [])} "
+                        f"(you entered {quote(value)})."
+                    )
+                ]
             )
     chosen = CatalogFilter(kind=arguments.kind, family=arguments.family)
     entries = chosen.select(catalog.list_entries(COMMAND_LINE))

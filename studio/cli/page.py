@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     lock = Lock(settings.home, "studio")
     if not lock.acquire(timeout_seconds=1.0):
         raise Busy(
-            f"Another studio is open on {settings.home}; use that one, or give this one another "
-            "--home."
+            f"Another studio is already open on {settings.home}; use that one, or start this one "
+            "with another --home."
         )
     home = Home(settings)
     supervisor = Supervisor(settings, home.jobs, lambda: home.gallery.bin.describe_space())

@@ -89,26 +89,26 @@ def format_limits(field: dict[str, Any]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands and their flags."""
-    description = "Make pictures with Stable Diffusion. Without a command it opens the page."
+    description = "Make images with Stable Diffusion. Without a command it opens the page."
     root = argparse.ArgumentParser("studio", description=description, allow_abbrev=False)
     root.add_argument("--version", action="version", version=f"studio {__version__}")
     root.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     root.add_argument("--port", type=int, help="port (default 7860; 0 takes a free one)")
     root.add_argument(
-        "--share", action="store_true", default=None, help="make a public link; forces a login"
+        "--share", action="store_true", default=None, help="create a public link; requires a login"
     )
-    root.add_argument("--auth", metavar="USER:PASSWORD", help="what visitors have to give")
+    root.add_argument("--auth", metavar="USER:PASSWORD", help="login that visitors must enter")
     _add_access_flags(root)
     root.add_argument(
         "--bin-days",
         type=int,
         metavar="N",
-        help="days that images stay in the bin, 0 until it is emptied (default: as chosen in the "
-        "Gallery, at first 30)",
+        help="days that images stay in the bin; 0 keeps them until it is emptied (default: as "
+        "chosen in the Gallery, at first 30)",
     )
     root.add_argument("--open", action="store_true", help="open the page in the browser")
     _add_home_flags(root)
-    limits = root.add_argument_group("limits of guests, which the owner does not have")
+    limits = root.add_argument_group("limits for guests (the owner has none)")
     for name in GUEST_FLAGS:
         field = Settings.model_fields[name]
         help_text = f"{field.description} (default {field.default:g})"
@@ -126,27 +126,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_access_flags(parser: argparse.ArgumentParser) -> None:
     flags = {
-        "--guest": ("guests", "NAME:PASSWORD", "a guest's own login; may be given again"),
+        "--guest": ("guests", "NAME:PASSWORD", "a guest's own login; can be repeated"),
         "--allow-host": (
             "allow_hosts",
             "NAME",
-            "a name that leads to the page, as through a proxy; may be given again",
+            "a host name of the page, such as behind a proxy; can be repeated",
         ),
         "--trusted-proxy": (
             "trusted_proxies",
             "ADDRESS",
-            "a proxy whose X-Forwarded headers are believed; may be given again",
+            "a proxy whose X-Forwarded headers are trusted; can be repeated",
         ),
         "--allow-embedding": (
             "allow_embedding",
             "SITE",
-            "a site that may show the page in a frame; may be given again",
+            "a site that may show the page in a frame; can be repeated",
         ),
     }
     for flag, (name, metavar, help_text) in flags.items():
         parser.add_argument(flag, dest=name, metavar=metavar, action="append", help=help_text)
     parser.add_argument(
-        "--root-path", metavar="PATH", help="path under which a proxy shows the page, as /studio"
+        "--root-path",
+        metavar="PATH",
+        help=("path under which a proxy serves the page, such as /studio"),
     )
     parser.add_argument(
         "--new-visitors",
@@ -162,16 +164,16 @@ def _add_generate_flags(parser: argparse.ArgumentParser) -> None:
         "--prompts-from",
         type=Path,
         metavar="FILE",
-        help="a list of prompts, one a line, also A1111's --prompt … --steps …; flags hold for "
-        "what a line does not say",
+        help="a list of prompts, one per line, also A1111's --prompt … --steps …; flags apply to "
+        "what a line does not set",
     )
     parser.add_argument(
         "--from",
         dest="recipe_file",
         type=Path,
         metavar="FILE",
-        help="take the settings of a picture of any program, or of a text or JSON of one; other "
-        "flags come before them",
+        help="load the settings of an image from any program, or of its text or JSON; other flags "
+        "take precedence",
     )
     parser.add_argument(
         "--recipe",
@@ -179,44 +181,44 @@ def _add_generate_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="which of several recipes in that file, counted from 1",
+        help="which of several recipes in that file, counting from 1",
     )
     parser.add_argument(
         "--strip",
         type=int,
         metavar="N",
-        help="in place of the picture, a sheet of every N-th step on the way",
+        help="instead of the image, save a sheet showing every N-th denoising step",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="also copy the pictures into this folder"
+        "--output", type=Path, metavar="DIR", help="also copy the images into this folder"
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON object a line: path, request, digest, seconds",
+        help="print one JSON object per line: path, request, digest, seconds",
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 
 
 def _add_upscale_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them"
+        "images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of them"
     )
     add_field_flags(parser, UpscaleSpec, "image")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="also copy the pictures into this folder"
+        "--output", type=Path, metavar="DIR", help="also copy the images into this folder"
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON object a line: path, source, upscaler, size, digest, seconds",
+        help="print one JSON object per line: path, source, upscaler, size, digest, seconds",
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 
 
 def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, or a folder of them"
+        "images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of them"
     )
     add_field_flags(parser, ExportSpec)
     parser.add_argument(
@@ -227,7 +229,7 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
         help="where the files go (default: the folder you are in)",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON object a line: path, source, notes"
+        "--json", action="store_true", help="print one JSON object per line: path, source, notes"
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 
@@ -237,28 +239,28 @@ def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
         "file",
         type=Path,
         metavar="SPEC.toml",
-        help="base and axes; running it again goes on where it was",
+        help="base and axes; run it again to continue where it stopped",
     )
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="print the cells in order and what they will take; make nothing",
+        help="print the cells in order and an estimate; generate nothing",
     )
     parser.add_argument(
         "--fast",
         action="store_true",
-        help="several cells in one U-Net call: quicker, the last bits may differ",
+        help="batch several cells in one U-Net call: faster, but the last bits may differ",
     )
     parser.add_argument(
         "--remake-binned",
         action="store_true",
-        help="also make the images again that are in the bin",
+        help="also generate again the images that are in the bin",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="also put pictures, sheet, viewer and index into this folder",
+        help="also put images, sheet, viewer and index into this folder",
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 
@@ -268,17 +270,17 @@ def _add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="print settings, steps, layers and a note on every key; make nothing",
+        help="print settings, steps, layers and a note on every key; train nothing",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the last run of these settings"
+        "--resume", action="store_true", help="resume the last run with these settings"
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another value for a setting",
+        help="override a setting",
     )
     parser.add_argument(
         "--as-meant", action="store_true", help="read kohya's keys as people usually mean them"
@@ -300,19 +302,19 @@ def _add_caption_flags(parser: argparse.ArgumentParser) -> None:
 def _add_dataset_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="a folder, or the name of a dataset")
     parser.add_argument(
-        "--trigger", default="", metavar="WORD", help="a word that has to stand in every caption"
+        "--trigger", default="", metavar="WORD", help="a word that every caption must contain"
     )
     parser.add_argument(
-        "--resolution", default=0, metavar="N", help="name pictures with fewer than N x N pixels"
+        "--resolution", default=0, metavar="N", help="list images with fewer than N x N pixels"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     _add_home_flags(parser, argparse.SUPPRESS)
 
 
 def _add_inspect_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="or the https address of a picture")
+    parser.add_argument("file", metavar="FILE", help="or the https address of an image")
     parser.add_argument(
-        "--yes", action="store_true", help="ask a site too that the studio does not know"
+        "--yes", action="store_true", help="also ask sites the studio does not know"
     )
 
 
@@ -321,7 +323,7 @@ def _add_models_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         default="",
-        help="only this: model, lora, vae, embedding, upscaler or text encoder",
+        help="only this kind: model, lora, vae, embedding, upscaler or text encoder",
     )
     parser.add_argument("--family", default="", help="only this family: sd1, sd2, sdxl, z-image …")
     _add_home_flags(parser, argparse.SUPPRESS)
@@ -329,16 +331,16 @@ def _add_models_flags(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="")
     add = actions.add_parser(
         "add-folder",
-        help="use the models of another program where they lie; nothing is copied",
+        help="use the models of another program in place; nothing is copied",
         allow_abbrev=False,
     )
     add.add_argument("path", metavar="PATH", help="its folder, or one file of weights")
-    add.add_argument("--name", default="", help="what names of its files begin with, as a1111")
+    add.add_argument("--name", default="", help="prefix for the names of its files, such as a1111")
     add.set_defaults(action="add-folder")
     remove = actions.add_parser(
-        "remove-folder", help="use such a folder no longer; nothing is deleted", allow_abbrev=False
+        "remove-folder", help="stop using such a folder; nothing is deleted", allow_abbrev=False
     )
-    remove.add_argument("name", metavar="NAME", help="what names of its files begin with")
+    remove.add_argument("name", metavar="NAME", help="prefix of the names of its files")
     remove.set_defaults(action="remove-folder")
     for action in (add, remove):
         _add_home_flags(action, argparse.SUPPRESS)
@@ -346,15 +348,17 @@ def _add_models_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_get_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "link", metavar="LINK", help="org/name of the hub, a page of Civitai, or a file's address"
+        "link", metavar="LINK", help="org/name on the hub, a Civitai page, or a file's address"
     )
-    parser.add_argument("--name", default="", help="what it will be called here")
+    parser.add_argument("--name", default="", help="its name here")
     parser.add_argument(
         "--variant",
         default="auto",
-        help="auto, fp16 or full (default auto: fp16 where all of it is there)",
+        help="auto, fp16 or full (default auto: fp16 if all of it is available)",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask, whatever the site")
+    parser.add_argument(
+        "--yes", action="store_true", help=("do not ask for confirmation, whatever the site")
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object: what it is, where, the plan"
     )
@@ -366,8 +370,8 @@ def _add_doctor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clean",
         action="store_true",
-        help="instead, say what lies about in the home and could go: a line a kind, with files and "
-        "MB; nothing is removed",
+        help="instead, list what could be cleaned up in the home, one line per kind, with files "
+        "and MB; nothing is removed",
     )
     parser.add_argument("--yes", action="store_true", help="with --clean: remove it")
     _add_home_flags(parser, argparse.SUPPRESS)
@@ -379,7 +383,7 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
         type=Path,
         metavar="DIR",
         default=default,
-        help="your models, pictures, queue (~/studio-home)",
+        help="your models, images, queue (~/studio-home)",
     )
     parser.add_argument(
         "--device", default=default, help="auto, cpu, cuda, cuda:1, mps or xpu (default auto)"
@@ -388,13 +392,16 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
         "--precision", default=default, help="auto, float32, float16 or bfloat16 (default auto)"
     )
     parser.add_argument(
-        "--keep-free", default=default, metavar="GIB", help="memory to leave to others (default 1)"
+        "--keep-free",
+        default=default,
+        metavar="GIB",
+        help=("memory to leave for other programs (default 1)"),
     )
     parser.add_argument(
         "--memory",
         default=default,
-        help="auto saves only as much as it has to; low keeps models in 8 bits, lowest brings them "
-        "to the card layer by layer (default auto)",
+        help="auto saves only as much as necessary; low keeps models in 8 bits, lowest loads them "
+        "onto the card layer by layer (default auto)",
     )
     parser.add_argument(
         "--preview-every",
@@ -406,21 +413,21 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
         "--pictures-carry",
         default=default,
         metavar="WHAT",
-        help="what new pictures say of their making: everything, text (A1111's alone) or nothing "
-        "(default: as chosen in the Gallery, at first everything)",
+        help="what new images say about how they were made: everything, text (A1111's only) or "
+        "nothing (default: as chosen in the Gallery, at first everything)",
     )
     parser.add_argument(
         "--mark-ai",
         default=default,
         metavar="yes|no",
-        help="whether new pictures say that they are made with AI, as IPTC has it (default: as "
+        help="whether new images are marked as made with AI, as defined by IPTC (default: as "
         "chosen in the Gallery, at first yes)",
     )
     parser.add_argument(
         "--comfyui-graphs",
         default=default,
         metavar="yes|no",
-        help="whether new pictures also carry a graph that ComfyUI opens (default: as chosen in "
+        help="whether new images also carry a workflow that ComfyUI opens (default: as chosen in "
         "the Gallery, at first no)",
     )
 
@@ -428,23 +435,23 @@ def _add_home_flags(parser: argparse.ArgumentParser, default: Any = None) -> Non
 # By name, which is that of its module: what its help says, what adds its flags.
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "generate": (
-        "Make pictures; print one path a line. A text that begins with - is given as --prompt=-x. "
-        "--image takes a file, or a folder for all in it; --mask a file, or transparency for the "
-        "picture's own.",
+        "Make images; print one path per line. A prompt that starts with - is given as "
+        "--prompt=-x. --image takes a file, or a folder for all images in it; --mask takes a "
+        "file, or transparency for the image's own.",
         _add_generate_flags,
     ),
     "upscale": (
-        "Make pictures larger without painting anything anew; print one path a line.",
+        "Enlarge images without repainting them; print one path per line.",
         _add_upscale_flags,
     ),
     "export": (
-        "Write pictures as PNG, JPEG, WebP or AVIF, with all, some or none of what made them, or "
-        "as ComfyUI's graph; print one path a line. Nothing is ever written over.",
+        "Export images as PNG, JPEG, WebP or AVIF, with all, some or none of their settings, or "
+        "as a ComfyUI workflow; print one path per line. Existing files are never overwritten.",
         _add_export_flags,
     ),
     "sweep": (
-        "Make a grid of pictures; print a path a line: the cells in order, then sheet, viewer and "
-        "index.",
+        "Make a grid of images; print one path per line: the cells in order, then sheet, viewer "
+        "and index.",
         _add_sweep_flags,
     ),
     "train": (
@@ -453,27 +460,30 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         _add_train_flags,
     ),
     "caption": (
-        "Caption a folder of pictures; print a line for each. What is done is kept when it is "
-        "stopped.",
+        "Caption a folder of images; print one line for each. Finished captions are kept when it "
+        "is stopped.",
         _add_caption_flags,
     ),
     "dataset": (
-        "Say what is in a folder of pictures and captions, and what is wrong with it.",
+        "Check a folder of images and captions, and report what is wrong with it.",
         _add_dataset_flags,
     ),
     "models": (
-        "List models, LoRAs and other files of weights, a line for each; add folders that other "
-        "programs have.",
+        "List models, LoRAs and other weights files, one per line; add model folders of other "
+        "programs.",
         _add_models_flags,
     ),
     "inspect": (
-        "Say what a picture, model folder, LoRA or other safetensors file is, as JSON; also a text "
-        "or JSON with a picture's settings.",
+        "Describe an image, model folder, LoRA or other safetensors file as JSON; also text or "
+        "JSON with an image's settings.",
         _add_inspect_flags,
     ),
     "get": (
-        "Fetch a model, LoRA, VAE, embedding or upscaler; stopped, it goes on the next time.",
+        (
+            "Download a model, LoRA, VAE, embedding or upscaler; an interrupted download resumes "
+            "next time."
+        ),
         _add_get_flags,
     ),
-    "doctor": ("Say what this machine has and what is missing.", _add_doctor_flags),
+    "doctor": ("Report what this machine has and what is missing.", _add_doctor_flags),
 }

@@ -60,13 +60,13 @@ def _choose(recipe: Recipe, number: int, name: str) -> Recipe:
     titles = [title for title, _ in recipe.choices]
     if number > len(titles) or number < 0:
         raise BadFile(
-            f"{name} holds {len(titles)} recipes to choose from: {list_names(titles)}."
+            f"{name} contains {len(titles)} recipes to choose from: {list_names(titles)}."
             if titles
-            else f"{name} holds one recipe only; leave --recipe out."
+            else f"{name} contains only one recipe; leave out --recipe."
         )
     if titles and not number:
         listed = list_names(f"{index} {title}" for index, title in enumerate(titles, 1))
-        log(f"{name} holds {len(titles)} recipes; --recipe takes another: {listed}.")
+        log(f"{name} contains {len(titles)} recipes; choose another with --recipe: {listed}.")
     return recipe.choices[number - 1][1] if number else recipe
 
 
@@ -77,6 +77,5 @@ def _check_input(home: Home, sha256: str, name: str) -> None:
             home.inputs.get_path(sha256)
     except StudioError:
         raise BadFile(
-            f"{name} was made from another picture, which is not in this home; give it with "
-            "--image."
+            f"{name} was made from another image, which is not in this home; pass it with --image."
         ) from None

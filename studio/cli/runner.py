@@ -56,7 +56,7 @@ def job_runner(home: Home) -> Iterator[JobRunner]:
         if device.acquire(timeout_seconds=1.0):
             break
         if not is_announced:  # another command, or a worker that is about to leave
-            log("somebody else is using the device; waiting for it")
+            log("another job is using the device; waiting for it")
             is_announced = True
     else:
         yield partial(_run_in_queue, home.jobs)
@@ -70,7 +70,7 @@ def job_runner(home: Home) -> Iterator[JobRunner]:
     card = Lock(settings.home, f"card-{resolve_device_name(settings.device)}")
     while not card.acquire(timeout_seconds=1.0):
         if not is_announced:
-            log("somebody else is using the device; waiting for it")
+            log("another job is using the device; waiting for it")
             is_announced = True
     try:
         context = WorkerContext.for_home(home)
@@ -127,7 +127,7 @@ def _run_in_queue(jobs: Jobs, kind: JobKind, spec: dict[str, Any]) -> dict[str, 
     if job is None:
         raise StudioError("The job was removed.")
     if job.state != "done":
-        raise StudioError(f"The job was {job.state}: {job.error or 'somebody stopped it'}")
+        raise StudioError(f"The job was {job.state}: {job.error or 'it was stopped'}")
     return dict(job.result)
 
 

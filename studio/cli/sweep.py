@@ -96,8 +96,7 @@ def run_sweep(
         )
     if failures:
         summary = (
-            f"{len(failures)} of {len(cells)} cells could not be made; run the same again to try "
-            "them again."
+            f"{len(failures)} of {len(cells)} cells failed; run the same command to retry them."
         )
         raise StudioError("\n".join([summary, *failures]))
 
@@ -112,5 +111,5 @@ def _export(home: Home, sweep_id: str, plan: SweepPlan, output: Path) -> list[Pa
         return write_exports(context, sweep, plan, folder=output, copy_images=True)
     except OSError as error:
         raise BadFile(
-            f"{output} cannot be written to: {error.strerror}. The pictures are in the gallery."
+            f"{output} cannot be written to: {error.strerror}. The images are in the gallery."
         ) from None

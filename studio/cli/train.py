@@ -61,8 +61,8 @@ def _find_run(runs: Runs, config: TrainingConfig) -> str:
         if stored.config.model_dump(include=set(values)) == values:
             return stored.id
     raise StudioError(
-        f"There is no run of these settings of {config.name} to go on with; leave --resume out to "
-        "begin one."
+        f"There is no run of {config.name} with these settings to resume; leave out --resume to "
+        "start one."
     )
 
 
@@ -76,14 +76,12 @@ def read_settings_text(path: Path) -> str:
             metadata = atomic.read_safetensors_header(path)["__metadata__"]
             return json.dumps(json.loads(metadata[SETTINGS_METADATA_KEY])["config"])
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise BadFile(
-                f"{path.name} carries no settings of a training of this studio."
-            ) from None
+            raise BadFile(f"{path.name} contains no training settings from this studio.") from None
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise BadFile(
-                f"{path.name} is larger than {MAX_SETTINGS_BYTES // 2**20} MiB: it holds no "
-                "settings."
+                f"{path.name} is larger than {MAX_SETTINGS_BYTES // 2**20} MiB, so it is not a "
+                "settings file."
             )
         return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
@@ -168,7 +166,7 @@ def _parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if key.strip() and equals:
             values[key.strip().replace("-", "_")] = value.strip()
         else:
-            faults.append(f"--set: {quote(word)} has to be key=value.")
+            faults.append(f"--set: {quote(word)} must be key=value.")
     if faults:
         raise InvalidSpec(faults)
     return values

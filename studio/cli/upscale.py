@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
                     raise
                 failures.append(f"{file.name}: {error}")
     if failures:
-        summary = f"{len(failures)} of {len(files)} pictures could not be made larger."
+        summary = f"{len(failures)} of {len(files)} images could not be enlarged."
         raise StudioError("\n".join([summary, *failures]))
 
 

@@ -128,7 +128,7 @@ class Spec(BaseModel):
             kinds = {annotation, *get_args(annotation)}
             if isinstance(value, bool):
                 if kinds & {int, float} and bool not in kinds:
-                    raise ValueError(f"has to be a number (not {value}).")
+                    raise ValueError(f"must be a number (you entered {value}).")
             elif float in kinds and str not in kinds:
                 return replace_decimal_comma(value)
         return value
@@ -254,7 +254,9 @@ def guest_limit_faults(spec: Spec) -> list[str]:
         if isinstance(value, tuple):
             value = len(value)
         if limit is not None and value is not None and value > limit:
-            faults.append(f"{field.title}: guests may ask for {limit} at most (not {value}).")
+            faults.append(
+                f"{field.title}: guests may ask for at most {limit} (you entered {value})."
+            )
     return faults
 
 
@@ -267,7 +269,7 @@ def _format_error(model: type[BaseModel], error: dict[str, Any]) -> str:
         return str(context.get("error", error["msg"]))
     name = str(location[0])
     if error["type"] == "extra_forbidden" and len(location) == 1 and name in former_names(model):
-        return f"{name}: is now called {former_names(model)[name]}, which is given too."
+        return f"{name}: is now called {former_names(model)[name]}, which is also given."
     field = model.model_fields.get(name)
     title = (field.title if field else None) or f"{location[0]!s:.40}"
     # From a validator of one field: it says what is wrong, we say where.
@@ -275,11 +277,11 @@ def _format_error(model: type[BaseModel], error: dict[str, Any]) -> str:
         return f"{title}: {context['error']}"
     is_missing = value in (None, "") and error["type"] in MISSING_ERROR_TYPES
     if is_missing or error["type"] == "missing":  # then the value is all that was given
-        return f"{title}: is needed."
+        return f"{title}: required."
     description = _describe_error(error["type"], value, context, error["msg"])
     if _may_be_rounded(value):
         return f"{title}: {description}; what you entered is far beyond that."
-    return f"{title}: {description} (not {quote(value)})."
+    return f"{title}: {description} (you entered {quote(value)})."
 
 
 def _may_be_rounded(value: Any) -> bool:
@@ -306,31 +308,29 @@ def _describe_error(error_type: str, value: Any, context: dict[str, Any], messag
         case "multiple_of":
             return _describe_multiple(value, context["multiple_of"])
         case "greater_than_equal":
-            return f"has to be {_format_bound(context['ge'])} or more"
+            return f"must be {_format_bound(context['ge'])} or more"
         case "greater_than":
-            return f"has to be above {context['gt']:g}"
+            return f"must be above {context['gt']:g}"
         case "less_than_equal":
-            return f"has to be {_format_bound(context['le'])} or less"
+            return f"must be {_format_bound(context['le'])} or less"
         case "less_than":
-            return f"has to be below {context['lt']}"
+            return f"must be below {context['lt']}"
         case "int_parsing_size":
-            return "has to be a whole number that is not so large"
+            return "must be a smaller whole number"
         case "int_type" | "int_parsing" | "int_from_float":
-            return "has to be a whole number"
+            return "must be a whole number"
         case "float_type" | "float_parsing" | "finite_number":
-            return "has to be a number"
+            return "must be a number"
         case "string_too_long":
-            return (
-                f"has to be at most {context['max_length']} characters long, but has {len(value)}"
-            )
+            return f"must be at most {context['max_length']} characters long, but has {len(value)}"
         case "string_too_short":
-            return "is needed"
+            return "required"
         case "bool_type" | "bool_parsing":
-            return "has to be yes or no"
+            return "must be yes or no"
         case "string_type" | "string_unicode":
-            return "has to be text"
+            return "must be text"
         case "literal_error":
-            return f"has to be one of {context['expected']}".replace(" or ", ", ")
+            return f"must be one of {context['expected']}".replace(" or ", ", ")
     return message[0].lower() + message[1:]
 
 
@@ -338,7 +338,7 @@ def _describe_multiple(value: Any, unit: int) -> str:
     try:
         below = math.floor(float(value) / unit) * unit
     except (ValueError, OverflowError):
-        return f"has to be a multiple of {unit}"
+        return f"must be a multiple of {unit}"
     if below < unit:  # no field that has a unit goes below 0
-        return f"has to be a multiple of {unit}"
-    return f"has to be a multiple of {unit}, such as {below} or {below + unit}"
+        return f"must be a multiple of {unit}"
+    return f"must be a multiple of {unit}, e.g. {below} or {below + unit}"

@@ -171,15 +171,15 @@ class SchedulerInfo:
 SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
     "Euler": SchedulerInfo(_ALL_SCHEDULES, "plain and predictable"),
     "Euler a": SchedulerInfo(
-        _ANCESTRAL_SCHEDULES, "adds fresh noise at each step: lively, never settles", True
+        _ANCESTRAL_SCHEDULES, "adds fresh noise at each step: varied, never converges", True
     ),
     "Heun": SchedulerInfo(
-        _HEUN_SCHEDULES, "second order: twice the work a step, finer", calls_per_step=2
+        _HEUN_SCHEDULES, "second order: twice the work per step, finer", calls_per_step=2
     ),
-    "LMS": SchedulerInfo(_SIGMA_SCHEDULES, "looks back at the last steps"),
+    "LMS": SchedulerInfo(_SIGMA_SCHEDULES, "uses the previous steps"),
     "DPM2": SchedulerInfo(
         _SIGMA_SCHEDULES,
-        "second order: twice the work a step",
+        "second order: twice the work per step",
         calls_per_step=2,
         is_rounding_sensitive=True,
     ),
@@ -190,50 +190,50 @@ SCHEDULERS: dict[Scheduler, SchedulerInfo] = {
         calls_per_step=2,
         is_rounding_sensitive=True,
     ),
-    "DPM++ 2M": SchedulerInfo(_MULTISTEP_SCHEDULES, "good pictures in few steps: the usual choice"),
+    "DPM++ 2M": SchedulerInfo(_MULTISTEP_SCHEDULES, "good images in few steps: the usual choice"),
     "DPM++ 2M SDE": SchedulerInfo(
         _MULTISTEP_SCHEDULES, "DPM++ 2M with fresh noise: more detail", True
     ),
     "DPM++ 2M SDE Heun": SchedulerInfo(
         _MULTISTEP_SCHEDULES, "DPM++ 2M SDE by Heun's formula", True
     ),
-    "DPM++ 3M": SchedulerInfo(_MULTISTEP_SCHEDULES, "looks back at three steps; without noise"),
-    "DPM++ 2S": SchedulerInfo(
-        _SINGLESTEP_SCHEDULES, "two steps make one of second order; without noise"
-    ),
+    "DPM++ 3M": SchedulerInfo(_MULTISTEP_SCHEDULES, "uses three steps; adds no noise"),
+    "DPM++ 2S": SchedulerInfo(_SINGLESTEP_SCHEDULES, "second order over two steps; adds no noise"),
     "DPM++ SDE": SchedulerInfo(
-        _SIGMA_SCHEDULES, "fresh noise, twice the work a step: detailed", True, calls_per_step=2
+        _SIGMA_SCHEDULES, "fresh noise, twice the work per step: detailed", True, calls_per_step=2
     ),
     "DDIM": SchedulerInfo(_SPACING_SCHEDULES, "the classic; repeatable"),
-    "DDPM": SchedulerInfo(_SPACING_SCHEDULES, "the original way; wants many steps", True),
-    "PLMS": SchedulerInfo(_SPACING_SCHEDULES, "the first fast one", repeats_second_timestep=True),
-    "UniPC": SchedulerInfo(_SOLVER_SCHEDULES, "predicts and corrects: good in 8 to 15 steps"),
+    "DDPM": SchedulerInfo(_SPACING_SCHEDULES, "the original method; needs many steps", True),
+    "PLMS": SchedulerInfo(
+        _SPACING_SCHEDULES, ("the first fast sampler"), repeats_second_timestep=True
+    ),
+    "UniPC": SchedulerInfo(_SOLVER_SCHEDULES, "predictor-corrector: good in 8 to 15 steps"),
     "DEIS": SchedulerInfo(_SOLVER_SCHEDULES, "good in few steps"),
     "LCM": SchedulerInfo(
         _DISTILLED_SCHEDULES,
-        "only for models distilled for it: 4 to 8 steps, guidance 1 to 2",
+        "only for models distilled for it: 4 to 8 steps, CFG scale 1 to 2",
         True,
     ),
     "TCD": SchedulerInfo(
         _DISTILLED_SCHEDULES,
-        "only for models distilled for it: 4 to 8 steps, guidance 1 to 2",
+        "only for models distilled for it: 4 to 8 steps, CFG scale 1 to 2",
         True,
     ),
-    "SA-Solver": SchedulerInfo(_SOLVER_SCHEDULES, "fresh noise, predicts and corrects", True),
+    "SA-Solver": SchedulerInfo(_SOLVER_SCHEDULES, "predictor-corrector with fresh noise", True),
 }
 
 
 # Samplers of other programs that diffusers has no class for, or none that does the same. None is
 # replaced in silence.
 NOT_AVAILABLE: dict[str, str] = {
-    "DPM++ 3M SDE": "the third-order solver of diffusers is another one (rms 0.23 apart)",
+    "DPM++ 3M SDE": "the third-order solver of diffusers differs (rms 0.23)",
     "DPM++ 2S a": "diffusers has it only without fresh noise, as DPM++ 2S",
     "DPM fast": "diffusers has no such solver",
-    "DPM adaptive": "it chooses its own number of steps, which diffusers cannot",
+    "DPM adaptive": "it chooses its own number of steps, which diffusers cannot do",
     "Restart": "diffusers has no such solver",
-    "DDIM CFG++": "it steps with two predictions, which diffusers' DDIM cannot",
-    "Euler CFG++": "it steps with two predictions, which diffusers' Euler cannot",
-    "Euler a CFG++": "it steps with two predictions, which diffusers' Euler a cannot",
+    "DDIM CFG++": "it steps with two predictions, which diffusers' DDIM cannot do",
+    "Euler CFG++": "it steps with two predictions, which diffusers' Euler cannot do",
+    "Euler a CFG++": "it steps with two predictions, which diffusers' Euler a cannot do",
     "HeunPP2": "diffusers has no such solver",
     "IPNDM": "diffusers' class of that name is made for sound, without Stable Diffusion's levels",
     "IPNDM_V": "diffusers has no such solver",
@@ -298,7 +298,7 @@ SPECIAL_AXES: dict[str, AxisInfo] = {
         "LoRA",
         "text",
         60,
-        "one LoRA, or a checkpoint of a training run, in place of all; None is none",
+        "one LoRA, or a checkpoint of a training run, instead of all others; None uses none",
     ),
     "lora_weight": AxisInfo(
         "LoRA weight", "number", 30, "how strong the LoRA is in the U-Net and the text encoder"
@@ -316,14 +316,14 @@ SPECIAL_AXES: dict[str, AxisInfo] = {
         "Replace",
         "text",
         20,
-        "other words in place of those to find, in both prompts",
+        "other words in place of the ones to find, in both prompts",
         requires="find",
     ),
     "prompt_template": AxisInfo(
         "All wordings",
         "text",
         20,
-        "all that a template can come to, one after the other; all stands for the prompt's own",
+        "every wording a template can produce; all means those of the prompt",
     ),
 }
 

@@ -85,7 +85,7 @@ def _describe_captioning(spec: JobSpec) -> str:
 def _describe_clip_search(spec: JobSpec) -> str:
     questions = {
         "search": "search in",
-        "classes": "classes of the pictures of",
+        "classes": "classes of the images of",
         "duplicates": "near-duplicates in",
         "fit": "how well captions fit in",
     }

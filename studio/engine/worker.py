@@ -244,7 +244,7 @@ class _Worker:
                 raise self._startup_error
             if job.kind not in self._job_functions:
                 raise StudioError(
-                    f"This studio cannot do {job.kind!r} jobs; it is version {__version__}."
+                    f"This studio (version {__version__}) cannot run {job.kind!r} jobs."
                 )
             self._record_end(job, "done", self._call_job_function(job))
         except Cancelled:

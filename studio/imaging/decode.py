@@ -70,7 +70,7 @@ def load_image(
         notes = []
         try:
             if getattr(image, "is_animated", False):  # n_frames would read a long one to its end
-                notes.append(f"{name} is animated: its first frame is taken.")
+                notes.append(f"{name} is animated; only its first frame is used.")
             image.load()
             text_chunks = _read_text_chunks(image)
             if comment := _read_user_comment(image):
@@ -182,7 +182,7 @@ def _hold_big_image(size: tuple[int, int], max_pixels: int | None) -> Iterator[N
 
 
 def _default_name(source: Path | bytes) -> str:
-    return source.name if isinstance(source, Path) else "The picture"
+    return source.name if isinstance(source, Path) else "The image"
 
 
 def _damaged_image(name: str, error: Exception) -> BadPicture:
@@ -197,8 +197,8 @@ def _open_image(source: Path | bytes, name: str, max_pixels: int | None = None) 
         num_bytes = _measure_file(source, name) if isinstance(source, Path) else len(source)
         if num_bytes > MAX_FILE_BYTES:
             raise BadPicture(
-                f"{name} is {num_bytes / 2**20:.0f} MiB large; at most "
-                f"{MAX_FILE_BYTES // 2**20} MiB are taken."
+                f"{name} is {num_bytes / 2**20:.0f} MiB; at most {MAX_FILE_BYTES // 2**20} "
+                "MiB are accepted."
             )
         file = source if isinstance(source, Path) else io.BytesIO(source)
         with warnings.catch_warnings():
@@ -207,15 +207,15 @@ def _open_image(source: Path | bytes, name: str, max_pixels: int | None = None) 
             image = Image.open(file, formats=ALLOWED_FORMATS)
     except Image.DecompressionBombError:
         raise BadPicture(
-            f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are taken."
+            f"{name} has too many pixels; at most {MAX_PIXELS // 10**6} million are accepted."
         ) from None
     except FileNotFoundError:
-        raise BadPicture(f"{name} is not there.") from None
+        raise BadPicture(f"{name} does not exist.") from None
     except BadPicture:
         raise
     except Exception:  # Pillow's plugins raise anything at a damaged header
         raise BadPicture(
-            f"{name} is no picture that can be read; use PNG, JPEG, WebP, AVIF, BMP or GIF."
+            f"{name} is not a readable image; use PNG, JPEG, WebP, AVIF, BMP or GIF."
         ) from None
     try:
         _check_size(image.size, name, max_pixels)
@@ -229,7 +229,7 @@ def _measure_file(path: Path, name: str) -> int:
     """Return the bytes of a file. Raises BadPicture for a pipe, which would never answer."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise BadPicture(f"{name} is no file; use PNG, JPEG, WebP, AVIF, BMP or GIF.")
+        raise BadPicture(f"{name} is not a file; use PNG, JPEG, WebP, AVIF, BMP or GIF.")
     return status.st_size
 
 
@@ -237,17 +237,18 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int | None) -> Non
     width, height = size
     if max_pixels is not None and width * height > max_pixels:
         raise BadPicture(
-            f"{name} is {width} x {height} pixels large; a guest's may have "
-            f"{max_pixels / 1e6:g} million. Make it smaller."
+            f"{name} is {width} x {height} pixels; guests may send up to "
+            f"{max_pixels / 1000000.0:g} million pixels. Make it smaller."
         )
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         raise BadPicture(
-            f"{name} is {width} x {height} pixels large; at most {MAX_PIXELS // 10**6} million "
-            f"pixels and {MAX_SIDE_PX} a side are taken."
+            f"{name} is {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million pixels "
+            f"and {MAX_SIDE_PX} a side are accepted."
         )
     if min(width, height) < MIN_INPUT_SIDE_PX:
         raise BadPicture(
-            f"{name} is only {width} x {height} pixels large; each side needs {MIN_INPUT_SIDE_PX}."
+            f"{name} is only {width} x {height} pixels; each side needs at least "
+            f"{MIN_INPUT_SIDE_PX}."
         )
 
 
@@ -261,7 +262,7 @@ def _to_rgb(
     if image.mode.startswith("I"):  # 16 bits: `convert` would clip nearly all of it to white
         return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
     if image.mode == "F":
-        raise BadPicture(f"{name} holds floating point values; save it with 8 bits a channel.")
+        raise BadPicture(f"{name} contains floating-point values; save it with 8 bits per channel.")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -269,9 +270,7 @@ def _to_rgb(
     if background is None:
         return layer if is_transparent else layer.convert("RGB")
     if is_transparent:
-        notes.append(
-            f"{name} has transparent places: they are filled with the colour {background}."
-        )
+        notes.append(f"{name} has transparent areas, which are filled with {background}.")
     backdrop = Image.new("RGBA", layer.size, (*background, 255))
     return Image.alpha_composite(backdrop, layer).convert("RGB")
 

@@ -84,10 +84,12 @@ def encode_image(
     notes = []
     if image_format == "JPEG" and len(exif) > MAX_JPEG_EXIF_BYTES:
         exif = b""
-        notes.append("A1111's text is too long for a JPEG and is left out; PNG and WebP hold it.")
+        notes.append(
+            "A1111's text is too long for a JPEG and was left out; PNG and WebP can hold it."
+        )
     if image_format == "JPEG" and len(packet) > MAX_JPEG_XMP_BYTES:
         packet = build_packet("", texts.source_type).encode()
-        notes.append("The studio's own settings are too long for a JPEG and are left out.")
+        notes.append("The studio's own settings are too long for a JPEG and were left out.")
     options: dict[str, object] = {"quality": quality}
     if exif:
         options["exif"] = exif

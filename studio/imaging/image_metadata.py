@@ -66,7 +66,7 @@ def read_image_metadata(
     Raises:
         BadPicture: It is no image of a known format.
     """
-    name = name or (source.name if isinstance(source, Path) else "The picture")
+    name = name or (source.name if isinstance(source, Path) else "The image")
     with _open_file(source, name) as file:
         if file.read(len(_PNG_SIGNATURE)) == _PNG_SIGNATURE:
             texts = _read_png(file, name)
@@ -96,7 +96,7 @@ def read_text_file(path: Path) -> str:
     """Return the text in a small file. Raises OSError and BadPicture."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SIDECAR_BYTES:
-        raise BadPicture(f"{path.name} is no file of settings: at most 1 MiB of text is taken.")
+        raise BadPicture(f"{path.name} is not a settings file: at most 1 MiB of text is accepted.")
     return text_bytes.decode_text(path.read_bytes())
 
 
@@ -116,9 +116,9 @@ def _open_file(source: Path | bytes, name: str) -> BinaryIO:
         if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
             return open(source, "rb")
     except OSError:
-        raise BadPicture(f"{name} is not there, or may not be read.") from None
+        raise BadPicture(f"{name} does not exist or cannot be read.") from None
     raise BadPicture(
-        f"{name} is no picture file of at most {MAX_FILE_BYTES // 2**20} MiB; use {FORMAT_NAMES}."
+        f"{name} is not an image file of at most {MAX_FILE_BYTES // 2**20} MiB; use {FORMAT_NAMES}."
     )
 
 
@@ -147,7 +147,7 @@ def _read_png(file: BinaryIO, name: str) -> dict[str, Any]:
             unpacked_bytes += len(text)
             chunks.setdefault(keyword, text)
     if "size" not in texts:
-        raise BadPicture(f"{name} is damaged or cut off; take another copy of it.")
+        raise BadPicture(f"{name} is damaged or incomplete; use another copy.")
     texts["xmp"] = chunks.pop(_XMP_KEYWORD, "")
     return texts
 
@@ -207,7 +207,7 @@ def _read_others(file: BinaryIO, name: str) -> dict[str, Any]:
     except Image.DecompressionBombError:
         raise BadPicture(f"{name} has too many pixels to be opened.") from None
     except Exception:  # Pillow's plugins raise anything at a damaged header
-        raise BadPicture(f"{name} is no picture that can be read; use {FORMAT_NAMES}.") from None
+        raise BadPicture(f"{name} is not a readable image; use {FORMAT_NAMES}.") from None
     texts: dict[str, Any] = {"size": image.size}
     with suppress(Exception):
         texts |= _read_exif(image.getexif())

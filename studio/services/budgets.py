@@ -41,10 +41,10 @@ MAX_WAITING_TURNS = 64  # of one guest
 GUEST_UPLOADS = 2  # at a time; a browser sends the files of one choice in one
 ALL_GUESTS_UPLOADS = 6
 
-TOO_MANY_REQUESTS = "You ask this studio for too much at once; wait a few seconds."
-TOO_MANY_EVENTS = "Wait until what you asked for last has been answered."
+TOO_MANY_REQUESTS = "You are sending too many requests; wait a few seconds."
+TOO_MANY_EVENTS = "Wait for the answer to your last request."
 GUESTS_BUSY = "This studio is busy with its guests; try again in a moment."
-NOT_YOUR_SESSION = "That page was opened by somebody else; reload yours."
+NOT_YOUR_SESSION = "That page was opened by another visitor; reload yours."
 
 
 @dataclass(frozen=True)

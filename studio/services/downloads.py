@@ -65,15 +65,15 @@ class StartingPointFacts:
 
 STARTING_POINTS = (
     StartingPoint(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5", "The smallest; thousands of LoRAs fit it"
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", "The smallest; works with thousands of LoRAs"
     ),
     StartingPoint(
-        "stabilityai/stable-diffusion-xl-base-1.0", "Larger pictures of 1024 px, and its LoRAs"
+        "stabilityai/stable-diffusion-xl-base-1.0", "Larger images (1024 px), with its own LoRAs"
     ),
-    StartingPoint("Tongyi-MAI/Z-Image-Turbo", "Newest; needs only eight steps, and can draw text"),
+    StartingPoint("Tongyi-MAI/Z-Image-Turbo", "Newest; needs only eight steps and can write text"),
     StartingPoint(
         "Comfy-Org/Real-ESRGAN_repackaged/RealESRGAN_x4plus.safetensors",
-        "Enlarges photographs four times",
+        "Enlarges photos four times",
     ),
 )
 
@@ -126,7 +126,7 @@ class Downloads:
         """
         visitor.require_owner("Downloading")
         if job.is_open:
-            raise BadFile("That download has not ended yet; cancel it first.")
+            raise BadFile("That download is still running; cancel it first.")
         hidden = sorted({*self.list_hidden(jobs), job.id})[-MAX_HIDDEN:]
         jobs.set_meta(HIDDEN_DOWNLOADS, " ".join(map(str, hidden)))
 
@@ -141,19 +141,21 @@ class Downloads:
         part = part_folder(self._settings, plan)
         there = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         if there:
-            warnings.append(f"{format_size(there)} of it are here already; it goes on from there.")
+            warnings.append(
+                f"{format_size(there)} of it are already here; the download continues from there."
+            )
         free = shutil.disk_usage(self._settings.home).free - RESERVED_DISK_BYTES
         needed = (plan.size_bytes or 0) - there
         if needed > free:
             warnings.append(
-                f"It needs {format_size(needed)}, and the disk has room for "
+                f"It needs {format_size(needed)}, but the disk only has room for "
                 f"{format_size(max(0, free))}. Free some space first."
             )
         if not plan.is_known_host:
             warnings.append(
-                f"It comes from {plan.host}, a site that the studio does not know. Fetch it only "
-                "if you trust that site."
-                + ("" if plan.is_name_known else " Until you say so, nothing is asked of it.")
+                f"It comes from {plan.host}, a site the studio does not know. Download it only if "
+                "you trust that site."
+                + ("" if plan.is_name_known else "Until then, the site is not contacted.")
             )
         return warnings
 
@@ -162,8 +164,8 @@ def require_online(spec: DownloadSpec) -> None:
     """Raise DownloadError where this machine is told not to ask the site of a link."""
     if is_hub_offline() and isinstance(parse_link(spec.link), HubLink):
         raise DownloadError(
-            "HF_HUB_OFFLINE is set here, so the hub is not asked. Unset it, then start the studio "
-            "again."
+            "HF_HUB_OFFLINE is set here, so the hub cannot be reached. Unset it, then start the "
+            "studio again."
         )
 
 
@@ -175,5 +177,5 @@ def require_known_site(spec: DownloadSpec) -> None:
     link = parse_link(spec.link)
     if isinstance(link, AddressLink) and not (spec.is_host_confirmed or is_known_host(link.host)):
         raise DownloadError(
-            f"{link.host} is a site that the studio does not know. If you trust it, say so first."
+            f"The studio does not know the site {link.host}. Tick “I trust this site” if you do."
         )

@@ -48,17 +48,15 @@ def choose_logins(settings: Settings) -> tuple[Login, ...]:
     A password is made up where the page is reached from outside and none is set. Raises InvalidSpec
     for a setting that is no login.
     """
-    shared = (
-        [_parse_login(settings.auth, "--auth has to be USER:PASSWORD.")] if settings.auth else []
-    )
+    shared = [_parse_login(settings.auth, "--auth must be USER:PASSWORD.")] if settings.auth else []
     guests = [
-        Login(*_parse_login(text, f"--guest {number} has to be NAME:PASSWORD."), is_personal=True)
+        Login(*_parse_login(text, f"--guest {number} must be NAME:PASSWORD."), is_personal=True)
         for number, text in enumerate(settings.guests, 1)
     ]
     logins = [Login(*pair) for pair in shared] + guests
     names = [login.name for login in logins]
     if len(set(names)) < len(names):
-        raise InvalidSpec(["Each --guest has to have a name that no other login has."])
+        raise InvalidSpec(["Each --guest needs a name that no other login has."])
     if not logins and is_reached_from_outside(settings):
         logins.append(Login(SHARED_LOGIN, secrets.token_urlsafe(12)))
     return tuple(logins)

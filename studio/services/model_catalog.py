@@ -215,12 +215,12 @@ class ModelCatalog:
         path = Path(os.path.abspath(os.path.expanduser(text)))
         if path.suffix.lower() in WEIGHTS_SUFFIXES and path.is_file():
             target = self._link_file(path)
-            return f"{target.stem} is used where it lies, by a link in {target.parent.name}/."
+            return f"{target.stem} is used in place, through a link in {target.parent.name}/."
         folder = self.home.library.folders.add(text, name)
         what = "a plain folder" if folder.layout == PLAIN_TITLE else folder.layout
         sentences = [
-            f"{folder.path} was added as {what}; its files are used where they lie, and their "
-            f"names begin with {folder.name}/.",
+            f"{folder.path} was added as {what}; its files are used in place, and their names "
+            f"begin with {folder.name}/.",
             self._count_found(folder.name),
             folder.problem,
         ]
@@ -255,7 +255,7 @@ class ModelCatalog:
         """Mark a favourite, or no longer; return whether it is one now. Raises NotAllowed."""
         visitor.require_owner("Marking favourites")
         if key not in {entry.key for entry in self.list_entries(visitor)}:
-            raise BadFile(f"{quote(key.partition('/')[2])} is not in the library any more.")
+            raise BadFile(f"{quote(key.partition('/')[2])} is no longer in the library.")
         return self._favourites.toggle(key)
 
     def add_file(self, source: Path, name: str, visitor: Visitor) -> Path:
@@ -277,7 +277,7 @@ class ModelCatalog:
         library = self.home.library
         if Path(name).suffix.lower() not in WEIGHTS_SUFFIXES:
             raise BadFile(
-                f"{quote(name)} is no file of weights; those end in .safetensors, .pt or .pth."
+                f"{quote(name)} is not a weights file; those end in .safetensors, .pt or .pth."
             )
         identified = replace(identify_file(source), path=Path(name))
         if identified.kind == "lora" and not identified.problem:
@@ -293,7 +293,7 @@ class ModelCatalog:
         """Make a link in the home to a file elsewhere; return it."""
         home = Path(os.path.realpath(self.home.settings.home))
         if Path(os.path.realpath(path)).is_relative_to(home):
-            raise BadFile(f"{path.name} lies in the studio's own folder already.")
+            raise BadFile(f"{path.name} is already in the studio's own folder.")
         target = self._choose_target(identify_file(path), path.name)
         try:
             target.symlink_to(path)
@@ -323,7 +323,7 @@ class ModelCatalog:
         misplaced = self._find_way_out(model.path) if model.is_file else None
         warnings = list(model.notes)
         if model.lacks_only_vae:
-            warnings.insert(0, f"Can be used once it is given a VAE: {model.missing['vae']}")
+            warnings.insert(0, f"Can be used once it has a VAE: {model.missing['vae']}")
         return self._add_sidecar(
             CatalogEntry(
                 "model",
@@ -503,6 +503,6 @@ def _join_sentences(sentences: Iterable[str]) -> str:
 
 def _name_taken(target: Path) -> BadFile:
     return BadFile(
-        f"There is a file {target.name} in {target.parent.name}/ already; rename one of the two "
+        f"There is already a file {target.name} in {target.parent.name}/; rename one of the two "
         "first."
     )

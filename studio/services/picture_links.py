@@ -33,7 +33,7 @@ def fetch_settings(link: str, visitor: Visitor, *, is_trusted: bool = False) -> 
         DownloadError: The site is not known and not trusted, or does not give it.
         BadPicture: What comes carries no settings.
     """
-    visitor.require_owner("Fetching a picture by its address")
+    visitor.require_owner("Fetching an image by its address")
     link = link.strip()
     try:
         parts = urlsplit(link)
@@ -42,10 +42,10 @@ def fetch_settings(link: str, visitor: Visitor, *, is_trusted: bool = False) -> 
     except ValueError:
         is_address = False
     if not is_address or len(link) > MAX_LINK_CHARS or any(char.isspace() for char in link):
-        raise BadFile(f"Link: has to be an https address of a picture (not {quote(link)}).")
+        raise BadFile(f"Link: must be the https address of an image (you entered {quote(link)}).")
     if not (is_trusted or is_known_host(host)):
         raise DownloadError(
-            f"{host} is a site that the studio does not know. If you trust it, say so, then fetch "
-            "it again."
+            f"The studio does not know the site {host}. Tick “I trust this site” if you do, then "
+            "fetch it again."
         )
     return read_linked_settings(SafeClient(max_tries=TRIES), link, is_confirmed=is_trusted)

@@ -32,10 +32,10 @@ KIND_NOUNS: Mapping[FileKind, str] = {
 }
 # What becomes of a setting whose file is not here.
 _CONSEQUENCES: Mapping[FileKind, str] = {
-    "model": "the chosen one stays",
-    "vae": "the chosen one stays",
+    "model": "the selected one is kept",
+    "vae": "the selected one is kept",
     "lora": "it is left out",
-    "upscaler": "Lanczos is taken",
+    "upscaler": "Lanczos is used",
 }
 _FIELDS: Mapping[FileKind, str] = {"model": "model", "vae": "vae", "upscaler": "hires_upscaler"}
 
@@ -179,12 +179,12 @@ class _Finder:
             return FileMatch(reference, named.name)
         same = self._find_by_hash(reference)
         if same:
-            spelling = f"{reference.name} of that picture" if reference.name else "of that picture"
+            spelling = f"{reference.name} of that image" if reference.name else "of that image"
             return FileMatch(
                 reference, same.name, f"The {noun} {spelling} is called {same.name} here."
             )
         if named:
-            note = f"The {noun} {named.name} here is not the file that the picture was made with; "
+            note = f"The {noun} {named.name} here is not the file the image was made with; "
             return FileMatch(reference, named.name, f"{note}it will look different.")
         return FileMatch(
             reference, "", f"{_describe(reference)} is not here; {_CONSEQUENCES[reference.kind]}."

@@ -100,8 +100,8 @@ class Services:
         if visitor.is_guest and request.width is None and size > MAX_GUEST_NATIVE_SIZE_PX:
             raise InvalidSpec(
                 [
-                    f"Width: {model.name} is made for {size} px; guests may ask for "
-                    f"{MAX_GUEST_NATIVE_SIZE_PX} at most."
+                    f"Width: {model.name} is made for {size} px; guests may ask for at most "
+                    f"{MAX_GUEST_NATIVE_SIZE_PX}."
                 ]
             )
         return request
@@ -201,7 +201,7 @@ class Services:
         self.check_plan(plan)
         stored = self.home.sweeps.get(sweep_id) if sweep_id else None
         if stored and stored.owner != visitor.id:
-            visitor.require_owner("Changing others' sweeps")
+            visitor.require_owner("Changing other people's sweeps")
         sweep_id = self.home.sweeps.save(plan.spec, visitor.id, sweep_id)
         job_spec = {
             "sweep": sweep_id,
@@ -263,7 +263,7 @@ class Services:
         """
         if visitor.is_guest and name not in self.list_datasets(visitor):
             raise DatasetError(
-                f"There is no dataset {quote(name)} that guests may train on; there is "
+                f"There is no dataset {quote(name)} that guests may train on; available: "
                 f"{', '.join(self.list_datasets(visitor)) or 'none'}."
             )
         return self.home.training_sets.load_training_set(name)
@@ -374,7 +374,7 @@ class Services:
             return PreparedJob(kinds.CAPTION, spec.model_dump(mode="json"))
         if not folder.is_dir():
             raise DatasetError(
-                f"There is no folder {display_name(str(folder))}; choose one with pictures in it."
+                f"There is no folder {display_name(str(folder))}; choose one with images in it."
             )
         job_spec = spec.model_dump(mode="json") | {"folder": str(folder.resolve())}
         return PreparedJob(kinds.CAPTION, job_spec)
@@ -446,7 +446,7 @@ class Services:
 
         Raises NotAllowed for guests, and what `Library.save_options` raises.
         """
-        visitor.require_owner("Deciding about models")
+        visitor.require_owner("Changing model settings")
         return self.home.library.save_options(name, options)
 
     def load_current_timings(self, models: Iterable[str], batched: bool) -> dict[str, ModelTimings]:
@@ -533,7 +533,7 @@ class Services:
             try:
                 self.home.library.check_request(wording)
             except StudioError as error:
-                sentence = f"{error} The prompt came to {quote(wording.prompt)}."
+                sentence = f"{error} The prompt became {quote(wording.prompt)}."
                 raise InvalidSpec([sentence]) from None
 
     def _queue(self, job: PreparedJob, visitor: Visitor, key: str | None = None) -> int:
@@ -553,10 +553,10 @@ class Services:
     def _require_closed_run(self, run_id: str) -> None:
         open_jobs = self.home.jobs.list_open(kind=kinds.TRAIN.name)
         if any(job.spec.get("run") == run_id for job in open_jobs):
-            raise Busy("That training runs or waits already; stop it first.")
+            raise Busy("That training is already running or waiting; stop it first.")
 
     def _get_run(self, run_id: str, visitor: Visitor) -> Run:
         run = self.home.runs.get(run_id)
         if run is None or not visitor.may_see(run.owner):
-            raise BadFile("There is no such training any more.")
+            raise BadFile("That training no longer exists.")
         return run

@@ -105,7 +105,7 @@ class Supervisor:
             return
         self._pause_seconds = lengthen_pause(self._pause_seconds)
         self._set_problem(
-            f"Nothing runs at the moment. {self._last_end} It had not begun to work yet; "
+            f"Nothing is running. {self._last_end} It had not started working yet; "
             f"{_log_path(self._settings).name} in the home folder may say why. Another one is "
             f"started every {math.ceil(self._pause_seconds)} s."
         )
@@ -139,13 +139,15 @@ class Supervisor:
         try:
             free_bytes = shutil.disk_usage(self._settings.home).free
         except OSError as error:
-            return f"{self._settings.home} cannot be reached: {error.strerror}. Is its disk there?"
+            return (
+                f"{self._settings.home} cannot be reached: {error.strerror}. Is its disk connected?"
+            )
         if free_bytes < MIN_FREE_DISK_BYTES:
             state = "nearly full" if free_bytes >= 2**20 else "full"
             return (
                 f"The disk is {state}: {free_bytes // 2**20} MB are left for "
-                f"{self._settings.home}. Free some space; what waits then goes on by itself. "
-                f"{self._describe_space()}".rstrip()
+                f"{self._settings.home}. Free some space; waiting jobs then continue on their "
+                f"own. {self._describe_space()}".rstrip()
             )
         return ""
 
@@ -163,7 +165,7 @@ class Supervisor:
         if not known:
             log.exception("the supervisor of %s goes on", self._device)
         self._set_problem(
-            f"Nothing runs at the moment. {sentence} It is tried again every "
+            f"Nothing is running. {sentence} It is tried again every "
             f"{math.ceil(self._pause_seconds)} s."
         )
         lock, self._lock = self._lock, None

@@ -53,15 +53,15 @@ class Visitor:
         """Raise NotAllowed unless this visitor may cancel, move or retry that job."""
         if not self.may_see(job.owner):
             raise NotAllowed(
-                f"Job {job.id} is somebody else's; only they and the owner of this studio may "
-                "change it."
+                f"Job {job.id} belongs to somebody else; only they and the owner of this studio "
+                "can change it."
             )
 
     def require_owner(self, action: str) -> None:
         """Raise NotAllowed for a guest."""
         if self.is_guest:
             raise NotAllowed(
-                f"{action}: only the owner of this studio may do that, at the machine itself."
+                f"{action} is only possible for the owner of this studio, at the machine itself."
             )
 
     def require_inputs(self, inputs: Inputs, spec: GenerationRequest | SweepSpec) -> None:

@@ -39,13 +39,13 @@ _RESERVED_NAMES = {
 _WRITE_ADVICE = {
     errno.ENOSPC: "Is the disk full?",
     errno.EDQUOT: "Is the disk full?",
-    errno.EACCES: "Allow this user to write there.",
-    errno.EPERM: "Allow this user to write there.",
-    errno.EROFS: "The disk can only be read; use a home on another.",
-    errno.EEXIST: "A file is where a folder has to be; move it away.",
-    errno.ENOTDIR: "A file is where a folder has to be; move it away.",
-    errno.EISDIR: "A folder is where the file has to be; move it away.",
-    errno.ENOTEMPTY: "A folder is where the file has to be; move it away.",
+    errno.EACCES: "Give this user permission to write there.",
+    errno.EPERM: "Give this user permission to write there.",
+    errno.EROFS: "The disk is read-only; use a home on another.",
+    errno.EEXIST: "There is a file where a folder should be; move it away.",
+    errno.ENOTDIR: "There is a file where a folder should be; move it away.",
+    errno.EISDIR: "There is a folder where the file should be; move it away.",
+    errno.ENOTEMPTY: "There is a folder where the file should be; move it away.",
     errno.ENAMETOOLONG: "Use a shorter name.",
     errno.ENOENT: "Its folder is gone.",
     errno.EIO: "The disk may be failing.",
@@ -225,7 +225,7 @@ def safe_name(name: str) -> str:
     shortened = cleaned.encode("utf-8", "ignore")[:_MAX_NAME_BYTES]
     cleaned = shortened.decode("utf-8", "ignore").strip(" .-")
     if not cleaned or cleaned.split(".")[0].strip().casefold() in _RESERVED_NAMES:
-        raise BadFile(f"{quote(name)} cannot be a file's name; use letters and digits.")
+        raise BadFile(f"{quote(name)} is not a valid file name; use letters and digits.")
     return cleaned
 
 
@@ -255,7 +255,7 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
             reason = error.strerror or str(error)
         raise BadFile(f"{path.name} cannot be read as a safetensors file: {reason}.") from None
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
-        raise BadFile(f"{path.name} is no safetensors file of a model: its header is odd.")
+        raise BadFile(f"{path.name} is not a model's safetensors file: its header is invalid.")
     return header
 
 
@@ -268,11 +268,11 @@ def _read_header_length(path: Path, file: BinaryIO) -> int:
         (length,) = struct.unpack("<Q", prefix)
         if length > size and prefix.startswith(_PICKLE_SIGNATURES):
             raise BadFile(
-                f"{path.name} is a pickle under another name, which can carry programs; it is not "
-                "opened."
+                f"{path.name} is a pickle under another name, which can contain programs; it is "
+                "not opened."
             )
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-        raise BadFile(f"{path.name} is no safetensors file, or was cut off while it was copied.")
+        raise BadFile(f"{path.name} is not a safetensors file, or was cut off while copying.")
     return int(length)
 
 

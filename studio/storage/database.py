@@ -25,12 +25,12 @@ _DISK_ADVICE = {
     sqlite3.SQLITE_BUSY: "Another program is writing there; try again in a moment.",
     sqlite3.SQLITE_LOCKED: "Another program is writing there; try again in a moment.",
     sqlite3.SQLITE_PROTOCOL: "Another program is writing there; try again in a moment.",
-    sqlite3.SQLITE_READONLY: "Allow this user to write there.",
-    sqlite3.SQLITE_PERM: "Allow this user to write there.",
-    sqlite3.SQLITE_CANTOPEN: "Is its folder there, and may this user write in it?",
+    sqlite3.SQLITE_READONLY: "Give this user permission to write there.",
+    sqlite3.SQLITE_PERM: "Give this user permission to write there.",
+    sqlite3.SQLITE_CANTOPEN: "Does its folder exist, and can this user write in it?",
     sqlite3.SQLITE_IOERR: "The disk may be full or failing.",
-    sqlite3.SQLITE_CORRUPT: "The file is damaged; open the studio anew.",
-    sqlite3.SQLITE_NOTADB: "The file is damaged; open the studio anew.",
+    sqlite3.SQLITE_CORRUPT: "The file is damaged; restart the studio.",
+    sqlite3.SQLITE_NOTADB: "The file is damaged; restart the studio.",
 }
 Synchronous = Literal["OFF", "NORMAL", "FULL"]
 
@@ -52,7 +52,7 @@ class Database:
         *,
         busy_seconds: float = 5.0,
         synchronous: Synchronous = "NORMAL",
-        advice: str = "Move it away; the pictures are not in it.",
+        advice: str = "Move it away; the images are not in it.",
         rebuildable: bool = False,
         holds: str = "what it held",
     ) -> None:
@@ -212,10 +212,10 @@ class Database:
         with self._transaction():  # another process may have done it while this one waited
             version = self._read_version()
             if version > len(migrations) and self._rebuildable:
-                raise DamagedDatabase("was written by a later studio")
+                raise DamagedDatabase("was written by a newer studio")
             if version > len(migrations):
                 raise BadFile(
-                    f"{self.path} was written by a later studio (tables {version}, this one knows "
+                    f"{self.path} was written by a newer studio (tables {version}, this one knows "
                     f"{len(migrations)}): install that studio, or use another --home."
                 )
             sqlite_repair.run_scripts(self._connection, migrations[version:])
@@ -253,7 +253,7 @@ def _advise(path: Path, advice: str) -> str:
     if path.is_dir():
         return "It is a folder; move it away."
     if not os.access(path if path.exists() else path.parent, os.R_OK | os.W_OK):
-        return "Allow this user to read and write it."
+        return "Give this user permission to read and write it."
     return advice
 
 
@@ -263,4 +263,4 @@ def _describe_damage(path: Path, error: sqlite3.DatabaseError) -> str:
         return "is a folder"
     if isinstance(error, DamagedDatabase):
         return str(error)
-    return "is no table of the studio" if "not a database" in str(error) else "is damaged"
+    return "is not a table of the studio" if "not a database" in str(error) else "is damaged"

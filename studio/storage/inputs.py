@@ -111,11 +111,11 @@ class Inputs:
         Raises BadPicture for an image without transparent places, and what `add` raises.
         """
         if not name:
-            name = source.name if isinstance(source, Path) else "The picture"
+            name = source.name if isinstance(source, Path) else "The image"
         with decode.take_turn_for(source):
             mask = decode.load_alpha_mask(source, name)
             if mask is None:
-                raise BadPicture(f"{name} has no transparent places that could be its mask.")
+                raise BadPicture(f"{name} has no transparent areas to use as a mask.")
             return self._store(mask, ())
 
     def max_pixels(self, guest_id: str | None) -> int | None:
@@ -132,7 +132,7 @@ class Inputs:
         if exists and guest_id is not None:
             exists = self._guest_marker(sha256, guest_id).is_file()
         if not exists:
-            raise BadPicture(f"The picture {sha256[:12]} is not in {self._folder}; send it again.")
+            raise BadPicture(f"The image {sha256[:12]} is not in {self._folder}; send it again.")
         return path
 
     def read_size(self, sha256: str) -> Size:
@@ -143,7 +143,7 @@ class Inputs:
                 return image.size
         except StudioError:
             raise BadPicture(
-                f"{path.name} in {self._folder} is damaged; send the picture again."
+                f"{path.name} in {self._folder} is damaged; send the image again."
             ) from None
 
     def load(self, sha256: str, *, keeps_transparency: bool = False) -> Image.Image:
@@ -154,9 +154,7 @@ class Inputs:
         path = self.get_path(sha256)
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise BadPicture(
-                f"{path.name} in {self._folder} is not the picture it was; send it again."
-            )
+            raise BadPicture(f"{path.name} in {self._folder} has changed; send the image again.")
         background = None if keeps_transparency else WHITE
         return decode.load_image(data, path.name, background).image
 
@@ -174,8 +172,8 @@ class Inputs:
             if (mask_width, mask_height) != (width, height):
                 raise InvalidSpec(
                     [
-                        f"Mask: is {mask_width} × {mask_height} pixels large, and the picture "
-                        f"{width} × {height}; they have to be equally large."
+                        f"Mask: is {mask_width} × {mask_height} pixels, but the image is {width} "
+                        f"× {height}; both must have the same size."
                     ]
                 )
         left, top, right, bottom = request.extension
@@ -184,9 +182,9 @@ class Inputs:
         if max(width, height) > MAX_IMAGE_SIDE_PX or width * height > MAX_IMAGE_PIXELS:
             raise InvalidSpec(
                 [
-                    f"Extension: the picture would become {width} × {height} pixels large; at most "
+                    f"Extension: the image would become {width} × {height} pixels; at most "
                     f"{MAX_IMAGE_PIXELS // 10**6} million and {MAX_IMAGE_SIDE_PX} a side are "
-                    "possible."
+                    "allowed."
                 ]
             )
 
@@ -257,8 +255,8 @@ class Inputs:
         ):
             if kept_bytes > limit:
                 raise BadFile(
-                    f"{who} may have {limit // 2**20} MiB of pictures here to work on; those that "
-                    "nothing refers to any more go after a day."
+                    f"{who} can have {limit // 2**20} MiB of images here; unused ones are "
+                    "deleted after a day."
                 )
 
     def _guest_marker(self, sha256: str, guest_id: str) -> Path:

@@ -181,13 +181,13 @@ class Jobs:
         counts = self._database.execute(sql, owner, owner)[0]
         if counts["own_jobs"] >= limits.own_jobs:
             raise Busy(
-                f"You have {limits.own_jobs} jobs waiting already, which is all that a guest may "
-                "have; wait for one."
+                f"You already have {limits.own_jobs} jobs waiting, the most a guest can have; "
+                "wait for one to finish."
             )
         if counts["all_jobs"] >= limits.all_jobs:
             raise Busy(
-                f"All guests together have {limits.all_jobs} jobs waiting, which is all that they "
-                "may have; try again when one is done."
+                f"All guests together have {limits.all_jobs} jobs waiting, the most they can "
+                "have; try again when one has finished."
             )
 
     def _next_guest_priority(self, owner: str) -> float:

@@ -51,8 +51,7 @@ def explain_odd_file(path: Path, subject: str = "") -> Iterator[None]:
     except Exception as error:
         log.exception("%s could not be read", path)
         raise BadFile(
-            f"{name} cannot be read: it is odd in a way that the studio did not expect "
-            f"({type(error).__name__})."
+            f"{name} cannot be read: it is malformed in an unexpected way ({type(error).__name__})."
         ) from None
 
 
@@ -111,7 +110,7 @@ def read_json(path: Path, max_bytes: int = MAX_SETTINGS_BYTES) -> dict[str, Any]
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):
-        raise ValueError(f"it is no object but a {type(values).__name__}")
+        raise ValueError(f"it is a {type(values).__name__}, not an object")
     return values
 
 
@@ -123,7 +122,7 @@ def _check_is_regular(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is no file but a pipe, socket or device", str(path))
+        raise OSError(errno.EINVAL, "it is a pipe, socket or device, not a file", str(path))
 
 
 def write_cache(path: Path, data: bytes) -> None:

@@ -156,8 +156,8 @@ def _keep_text(path: Path, options: CarryOptions) -> tuple[CarriedTexts, tuple[s
     if writer is not None:
         by = f", written by {writer}," if writer else ""
         notes.append(
-            f"{path.name} carries content credentials (C2PA){by} that hold for that file alone: "
-            "they are not in the new one."
+            f"{path.name} carries content credentials (C2PA){by} that are only valid for that "
+            "file: they are not in the new one."
         )
     if options.carry == "nothing":
         return CarriedTexts(), tuple(notes)
@@ -180,10 +180,10 @@ def _keep_text(path: Path, options: CarryOptions) -> tuple[CarriedTexts, tuple[s
 
 def _export_graph(path: Path, making: Making | None) -> ExportedFile:
     if making is None or (making.upscale and not making.upscale.has_settings):
-        raise BadPicture(f"{path.name} does not say how it was made here, so there is no graph.")
+        raise BadPicture(f"{path.name} has no settings from this studio, so there is no workflow.")
     graph = build_graph(making.request, making.used_files)
     notes = list(graph.notes)
     if making.upscale:
-        notes.append("The picture was made larger afterwards; the graph ends before that.")
+        notes.append("The image was enlarged afterwards; the workflow ends before that.")
     data = json.dumps(graph.nodes, indent=1).encode()
     return ExportedFile(f"{path.stem}-comfyui.json", data, tuple(notes))

@@ -37,8 +37,7 @@ def load_spec(path: Path, spec_class: type[SpecT], label: str) -> SpecT:
         try:
             if path.stat().st_size > MAX_SPEC_BYTES:
                 raise BadFile(
-                    f"{label} is larger than {MAX_SPEC_BYTES} bytes: too large for a file of "
-                    "settings."
+                    f"{label} is larger than {MAX_SPEC_BYTES} bytes: too large for a settings file."
                 )
             values: dict[str, Any] = load_toml(read_file(path).decode("utf-8-sig"))
         except (OSError, ValueError) as error:
@@ -69,7 +68,7 @@ class Presets(Generic[SpecT]):
         path = self._find_files(only_shipped).get(name)
         if path is None:
             names = ", ".join(self.list_names(only_shipped=only_shipped)) or "none"
-            raise BadFile(f"There is no preset {quote(name)}; there is {names}.")
+            raise BadFile(f"There is no preset {quote(name)}; available: {names}.")
         return load_spec(path, self.spec_class, f"The preset {name}")
 
     def save(self, name: str, spec: SpecT) -> Path:

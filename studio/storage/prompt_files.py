@@ -102,7 +102,7 @@ class HomePromptFiles:
                 real_path = os.path.realpath(path)
                 if path.is_symlink() and not real_path.startswith(real_root + os.sep):
                     faults.append(
-                        f"wildcards/{make_printable(name)} is a link that leads outside of the "
+                        f"wildcards/{make_printable(name)} is a link that leads outside the "
                         "folder; copy the file there."
                     )
                     continue
@@ -154,8 +154,8 @@ class HomePromptFiles:
         if not name or len(name) > MAX_NAME_CHARS or name.startswith("#"):
             raise InvalidSpec(
                 [
-                    f"Style: has to have a name of 1 to {MAX_NAME_CHARS} characters that does not "
-                    f"begin with # (not {quote(name)})."
+                    f"Style: the name must have 1 to {MAX_NAME_CHARS} characters and not begin "
+                    f"with # (you entered {quote(name)})."
                 ]
             )
         if not style.prompt.strip() and not style.negative_prompt.strip():
@@ -165,7 +165,7 @@ class HomePromptFiles:
         if path.exists():
             known, faults = self._read_once(path, _read_styles)
             if faults:
-                raise BadFile(f"{faults[0]} Mend the file, then save the style.")
+                raise BadFile(f"{faults[0]} Fix the file, then save the style.")
             styles = {known_style.name: known_style for known_style in known}
         styles[name] = Style(name, style.prompt, style.negative_prompt)
         atomic.write(path, format_styles(styles.values()).encode())

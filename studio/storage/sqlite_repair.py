@@ -113,7 +113,7 @@ def repair_lock(path: Path) -> Iterator[None]:
         try:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error:
-            raise Busy(f"Another program is mending {path}; try again in a moment.") from None
+            raise Busy(f"Another program is repairing {path}; try again in a moment.") from None
         yield
 
 
@@ -144,10 +144,10 @@ def repair(
         salvaged = _salvage(aside, path, scripts[:version])
     sentence = f"{path.name} {reason}. "
     if rebuildable:
-        sentence += f"It is made anew from the files ({holds}); nothing is lost."
+        sentence += f"It is rebuilt from the files ({holds}); nothing is lost."
     else:
         kept = f"with the {salvaged:,} entries that could" if salvaged else "empty: nothing could"
-        sentence += f"It begins anew {kept} still be read. Of {holds} some or all may be lost."
+        sentence += f"It starts over {kept} still be read. Some or all of {holds} may be lost."
     sentence += f" The old one is kept as {aside.name}."
     log.warning("%s", sentence)
     with suppress(OSError):
@@ -183,7 +183,7 @@ def clear_lock(path: Path) -> None:
             is_other = not _read_header(path)
         if is_other:
             aside = set_aside(path)
-            sentence = f"{path.name} was no lock of the studio and is kept as {aside.name}."
+            sentence = f"{path.name} was not a lock of the studio and is kept as {aside.name}."
             log.warning("%s", sentence)
             aside.with_name(f"{aside.name}.txt").write_text(sentence, "utf-8")
 
@@ -334,9 +334,9 @@ def _wait_for_others(path: Path) -> None:
     while pid := _find_user(path):
         if time.monotonic() > end:
             raise Busy(
-                f"{path} is damaged, and process {pid} has it open: a studio, or the worker of one "
-                "that was closed, which ends within a minute. Close it and open the studio again: "
-                "then the file is mended."
+                f"{path} is damaged, and process {pid} has it open: a studio, or the worker of "
+                "one that was closed, which ends within a minute. Close it and open the studio "
+                "again to repair the file."
             )
         time.sleep(0.2)
 

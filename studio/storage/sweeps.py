@@ -102,7 +102,7 @@ class Sweeps:
         self._folder = settings.home / "sweeps"
         self._gallery = gallery
         self._database = Database(
-            settings.home / "sweeps.sqlite", MIGRATIONS, holds="the sweeps and your verdicts"
+            settings.home / "sweeps.sqlite", MIGRATIONS, holds="the sweeps and your ratings"
         )
 
     def close(self) -> None:

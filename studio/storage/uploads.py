@@ -46,7 +46,7 @@ class Uploads:
             settings.home / "uploads.sqlite",
             MIGRATIONS,
             synchronous="OFF",
-            advice="Move it away; what guests have sent has to be sent again.",
+            advice="Move it away; guests have to send their files again.",
             holds="the list of who sent which file",
         )
 
@@ -137,6 +137,6 @@ def check_kind(path: Path) -> None:
     is_text = path.suffix.lower() in TEXT_SUFFIXES and b"\0" not in start
     if not is_image and not (is_text and path.stat().st_size <= MAX_TEXT_BYTES):
         raise BadFile(
-            f"{path.name:.80} is no file that a guest can send: take a picture (PNG, JPEG, WebP, "
+            f"{path.name:.80} is not a file that guests can send: use an image (PNG, JPEG, WebP, "
             "AVIF, BMP or GIF), or settings as TOML or JSON."
         )

@@ -37,10 +37,10 @@ def check_verdict(verdict: Verdict) -> None:
     """Raise InvalidSpec for what is no verdict."""
     faults = []
     if not 0 <= verdict.stars <= MAX_STARS:
-        faults.append(f"Stars: has to be 0 to {MAX_STARS} (not {verdict.stars}).")
+        faults.append(f"Stars: must be 0 to {MAX_STARS} (you entered {verdict.stars}).")
     if len(verdict.note) > MAX_NOTE_CHARS:
         faults.append(
-            f"Note: has to be at most {MAX_NOTE_CHARS:,} characters long, but has "
+            f"Note: must be at most {MAX_NOTE_CHARS:,} characters long, but has "
             f"{len(verdict.note):,}."
         )
     if faults:
@@ -60,10 +60,10 @@ def parse_exported_verdicts(text: str, sweep_id: str) -> dict[str, Verdict]:
         exported_id = export["sweep"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         raise BadFile(
-            "This is no file of verdicts; use what the viewer's Export button gave."
+            "This is not a ratings file; use the one the viewer's Export button creates."
         ) from None
     if exported_id != sweep_id:
-        raise BadFile(f"These verdicts are of another sweep ({quote(exported_id)}).")
+        raise BadFile(f"These ratings belong to another sweep ({quote(exported_id)}).")
     return verdicts
 
 

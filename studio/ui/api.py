@@ -56,8 +56,8 @@ MAX_LISTED_MODELS = 10_000
 SEARCH_FIELDS = ("dataset", "words", "like", "limit", "clip", "pictures")
 SWEEP_FIELDS = ("title", "fast", "base", "axes")  # what models take is filled in for them
 FILE_FIELDS = {
-    "image": "The picture to work on.",
-    "mask": "White where the picture is repainted; as large as the picture.",
+    "image": "The image to start from.",
+    "mask": "White where the image is repainted; must have the image's size.",
 }
 # Each with all that its settings need to change anything.
 _EXAMPLE_REQUESTS: dict[str, dict[str, Any]] = {
@@ -98,30 +98,30 @@ def publish(services: Services) -> None:
         make_endpoint(
             GenerationRequest,
             endpoints.generate,
-            description="Make pictures from a description; return them and their settings.",
+            description="Generate images from a prompt; return them and their settings.",
         ),
         _make_image_endpoint(
             endpoints,
             endpoints.img2img,
-            "Repaint a picture, or enlarge it (strength 0 and a hires scale).",
+            "Repaint an image, or enlarge it (strength 0 and a hires scale).",
         ),
         _make_image_endpoint(
             endpoints,
             endpoints.inpaint,
-            "Repaint what is masked of a picture; all else stays bit for bit.",
+            "Repaint the masked part of an image; everything else stays bit for bit.",
         ),
-        _make_image_endpoint(endpoints, endpoints.outpaint, "Paint on beyond a picture's edges."),
+        _make_image_endpoint(endpoints, endpoints.outpaint, "Extend an image beyond its edges."),
         make_endpoint(
             UpscaleSpec,
             endpoints.upscale,
-            description="Make a picture larger as it is, without painting anything.",
-            file_fields={"image": "The picture to make larger."},
+            description="Enlarge an image as it is, without repainting it.",
+            file_fields={"image": "The image to enlarge."},
             receive_file=partial(endpoints.receive_image, keeps_transparency=True),
         ),
         make_endpoint(
             SweepSpec,
             endpoints.sweep,
-            description="Make a grid of pictures; return them in the order of the axes, then "
+            description="Make a grid of images; return them in the order of the axes, then "
             "sheet, viewer and index.",
             field_names=SWEEP_FIELDS,
         ),
@@ -129,31 +129,31 @@ def publish(services: Services) -> None:
             TrainingConfig,
             endpoints.train,
             description="Train a LoRA on a dataset of the studio; return its file and the sample "
-            "pictures.",
+            "images.",
         ),
         make_endpoint(
             DatasetLintRules,
             endpoints.dataset,
-            description="Say what is in a dataset and what could spoil a training.",
+            description="Check a dataset: return what is in it and what could harm a training.",
         ),
         make_endpoint(
             CaptionSpec,
             endpoints.caption,
-            description="Caption the pictures of a dataset; return each with its caption before "
+            description="Caption the images of a dataset; return each with its caption before "
             "and after.",
         ),
         make_endpoint(
             ClipQuerySpec,
             endpoints.search,
-            description="Find pictures of a dataset that are like words, or like a picture; "
-            "return their scores.",
+            description="Find images of a dataset by text or by a similar image; return their "
+            "scores.",
             field_names=SEARCH_FIELDS,
         ),
         make_endpoint(
             PictureExportSpec,
             endpoints.export,
-            description="Return a picture of the gallery as another kind of file, and what that "
-            "does not hold.",
+            description="Return an image of the gallery as another file type, and what that "
+            "leaves out.",
         ),
         endpoints.inspect,
         endpoints.jobs,
@@ -198,9 +198,7 @@ class Endpoints:
     async def outpaint(self, request: GenerationRequest, visitor: Visitor) -> FilesAndReport:
         """Extend an image. Raises InvalidSpec where no side is extended."""
         if not any(request.extension):
-            raise InvalidSpec(
-                ["Extend left, top, right, bottom: say how many pixels to add, and where."]
-            )
+            raise InvalidSpec(["Extend left, top, right, bottom: add pixels on at least one side."])
         return await self.generate(request, visitor)
 
     async def upscale(self, spec: UpscaleSpec, visitor: Visitor) -> FilesAndReport:
@@ -355,9 +353,7 @@ class Endpoints:
         gallery = self.services.home.gallery
         image = gallery.find_by_digest(spec.digest, visitor.owner_filter)
         if image is None:
-            raise BadFile(
-                f"Digest: the gallery has no picture of yours with the digest {spec.digest[:12]}…"
-            )
+            raise BadFile(f"Digest: your gallery has no image with the digest {spec.digest[:12]}…")
         exported = export_image(gallery, image.path, spec)
         return write_handed_file(exported.name, exported.data), exported.notes
 
@@ -377,7 +373,7 @@ class Endpoints:
         [*_, job] = [job async for job in self.services.home.jobs.watch(job_id)]
         if job.state != "done":
             verb = "failed" if job.state == "failed" else f"was {job.state}"
-            raise StudioError(f"The job {verb}: {job.error or 'somebody stopped it'}")
+            raise StudioError(f"The job {verb}: {job.error or 'it was stopped'}")
         return job
 
 
@@ -385,7 +381,10 @@ def _check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
     """Raise InvalidSpec unless a program sent a whole number in a range."""
     if not isinstance(value, int) or not minimum <= value <= maximum:
         raise InvalidSpec(
-            [f"{name}: has to be a whole number from {minimum} to {maximum} (not {quote(value)})."]
+            [
+                f"{name}: must be a whole number from {minimum} to {maximum} (you entered "
+                f"{quote(value)})."
+            ]
         )
 
 

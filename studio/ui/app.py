@@ -225,7 +225,7 @@ def _add_send_button(
         receive = target.upscale_image
         title, elem_id = "Upscale", f"upscale-{source.id}"
     elif source is target:
-        title = "Work on this"
+        title = "Use as input"
     with source.send_row:
         button = gr.Button(title, size="sm", elem_id=elem_id)
 
@@ -240,7 +240,7 @@ def _add_send_button(
         elif form and image.settings:
             updates = form.fill(image.settings)
         else:
-            show_warning("Nothing is known of how that picture was made.")
+            show_warning("There are no settings stored for that image.")
             return {tab_bar: gr.skip()}
         return {
             **_fill_target(target, values[loaded_state], updates, visitor),

@@ -51,7 +51,8 @@ def report_errors(
             raise _build_error(disk_error, plain_text) from None
         log.exception("a handler of the page or an endpoint failed")
         raise gr.Error(
-            "Something went wrong inside the studio; the log says what.", print_exception=False
+            ("Something went wrong inside the studio; the log has the details."),
+            print_exception=False,
         ) from None
 
 

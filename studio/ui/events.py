@@ -105,7 +105,9 @@ def read_sent_text(file: Any, max_bytes: int) -> tuple[str, str]:
     """
     path, name = resolve_upload(file)
     if path.stat().st_size > max_bytes:
-        raise BadFile(f"{name:.80} is larger than {max_bytes:,} bytes: it holds no settings.")
+        raise BadFile(
+            f"{name:.80} is larger than {max_bytes:,} bytes, so it is not a settings file."
+        )
     return path.read_text("utf-8-sig", "replace"), name
 
 

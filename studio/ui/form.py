@@ -192,7 +192,7 @@ def _build_component(field: dict[str, Any], component_kwargs: dict[str, Any]) ->
         return gr.Dropdown(**options)
     match field["type"]:
         case "boolean" if is_nullable:  # a box that is ticked or not cannot be left open
-            choices = [("by itself", ""), ("on", "on"), ("off", "off")]
+            choices = [("automatic", ""), ("on", "on"), ("off", "off")]
             return gr.Dropdown(**options | {"choices": choices, "value": ""})
         case "boolean":
             return gr.Checkbox(**options)

@@ -60,7 +60,7 @@ REFUSAL_SECONDS = 2.0
 UPLOAD_BYTES_PER_SECOND = 10 * BYTES_PER_MB
 RETRY_AFTER_SECONDS = 5
 STATUSES = {Busy: 429, NotAllowed: 403, DiskError: 507, BadFile: 413}
-TOO_SLOW = "What you sent came too slowly; send it again."
+TOO_SLOW = "The upload was too slow; send it again."
 
 
 class LimitsMiddleware:
@@ -80,7 +80,7 @@ class LimitsMiddleware:
         match = ROUTE.search(scope["path"])
         route, rest = (match[1], match[2] or "") if match else ("", "")
         if route in CLOSED_ROUTES:
-            await PlainTextResponse("The studio has no use for that.", 404)(scope, receive, send)
+            await PlainTextResponse("The studio cannot use that.", 404)(scope, receive, send)
             return
         visitor = visitor_from_scope(scope)
         body = _Body(self, visitor, receive, send)
@@ -172,7 +172,7 @@ class LimitsMiddleware:
 
     def _require_own_file(self, path: str, visitor: Visitor) -> None:
         if visitor.is_guest and not self.uploads.may_read(path, visitor.id):
-            raise NotAllowed("That file is somebody else's.")
+            raise NotAllowed("That file belongs to somebody else.")
 
     async def _refuse(self, scope: Scope, route: str, body: _Body) -> None:
         """Answer with one sentence, as those read it that ask by this route."""
@@ -285,12 +285,12 @@ class _Body:
         if own_bytes > budgets.upload_bytes:
             return BadFile(
                 f"A guest may have {budgets.upload_bytes // BYTES_PER_MB} MiB of files here; "
-                "what you sent is deleted after a day."
+                "uploads are deleted after a day."
             )
         if all_bytes > budgets.all_upload_bytes:
             return BadFile(
                 f"All guests together may have {budgets.all_upload_bytes // BYTES_PER_MB} MiB of "
-                "files here, and they have; try again tomorrow."
+                "files here, which is used up; try again tomorrow."
             )
         return None
 
@@ -303,8 +303,8 @@ class _Body:
         if free_bytes >= RESERVED_DISK_BYTES + DISK_CHECK_BYTES:
             return None
         return DiskError(
-            f"The disk has {free_bytes / 1e9:.1f} GB left, which is too little for that file; free "
-            "some space, or use the file where it is: paste its path in the Models tab."
+            f"The disk has only {free_bytes / 1e9:.1f} GB left, too little for that "
+            "file; free some space, or use the file in place: paste its path in the Models tab."
         )
 
 

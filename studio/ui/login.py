@@ -112,7 +112,7 @@ class LoginDesk:
     async def _log_out(self, scope: Scope, connection: Connection) -> Response:
         if scope["method"] != "POST":
             return PlainTextResponse(
-                "Press Log out on the page: an address alone logs nobody out.",
+                "Press Log out on the page; opening this address does not log you out.",
                 405,
                 {"allow": "POST"},
             )
@@ -120,7 +120,7 @@ class LoginDesk:
         origin = headers.get("origin", "")
         is_own = is_same_origin(origin, connection, self.settings) if origin else False
         if not is_own and (origin or headers.get("sec-fetch-site") != "same-origin"):
-            return PlainTextResponse("Only the studio's own page logs out.", 403)
+            return PlainTextResponse("Only the studio's own page can log you out.", 403)
         session = self.find_session(headers.get("cookie", ""))
         if session.token:
             await run_in_threadpool(self.logins.sessions.remove, session.token)

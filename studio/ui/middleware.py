@@ -133,7 +133,9 @@ class AccessMiddleware:
             reveal_address(scope, self.settings)
         file = FILE_ROUTE.search(scope["path"])
         if file and not self._may_read(file[1], visitor):
-            await PlainTextResponse("That file is somebody else's.", 403)(scope, receive, send)
+            await PlainTextResponse("That file belongs to somebody else.", 403)(
+                scope, receive, send
+            )
             return
         # 4. What the page is told.
         try:
@@ -164,8 +166,8 @@ class AccessMiddleware:
         name = connection.host_name
         if not self._is_allowed_host(name):
             return (
-                f"This studio does not answer to the host name {quote(name)}. If that name leads "
-                "here on purpose, start it with --allow-host and the name."
+                f"This studio does not answer to the host name {quote(name)}. If that name should "
+                "lead here, start it with --allow-host and the name."
             )
         origin = headers.get("origin")
         is_reading = scope["method"] in SAFE_METHODS
@@ -175,16 +177,16 @@ class AccessMiddleware:
             and not is_same_origin(origin, connection, self.settings)
         ):
             return (
-                "This studio takes no requests from other sites' pages. If the page at "
-                f"{quote(origin)} is its own, shown through a proxy, start it with --allow-host "
-                "and that name."
+                "This studio accepts no requests from other sites' pages. If the page at "
+                f"{quote(origin)} is the studio's own, shown through a proxy, start the studio "
+                "with --allow-host and that name."
             )
         if (
             headers.get("sec-fetch-site") in ("cross-site", "same-site")
             and headers.get("sec-fetch-mode") != "navigate"
             and not (origin and is_same_origin(origin, connection, self.settings))
         ):
-            return "This studio takes no requests from other sites' pages."
+            return "This studio accepts no requests from other sites' pages."
         return ""
 
     def _is_allowed_host(self, host: str) -> bool:

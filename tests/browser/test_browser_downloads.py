@@ -74,7 +74,7 @@ def test_a_download_is_watched_cut_and_gone_on_with(
     row.get_by_role("button", name="Cancel").click()
     expect(rows.first).to_contain_text("What has come is kept")
     gate.open()
-    rows.first.get_by_role("button", name="Go on").click()
+    rows.first.get_by_role("button", name="Resume").click()
     expect(rows.first).to_contain_text("moon in loras/ is ready to use.")
     expect(page.locator("#models-list .card[data-name=moon]")).to_contain_text("rank 1024")
     assert (online.home / "loras" / "moon.safetensors").read_bytes() == lora

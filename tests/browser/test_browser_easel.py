@@ -109,7 +109,9 @@ def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(
     expect(page.locator("#inpaint-prompt textarea")).to_have_value(
         "a photo of a red house by a lake"
     )
-    expect(page.locator("#inpaint-runs [data-runs]")).to_have_text("9 of 12 steps really run.")
+    expect(page.locator("#inpaint-runs [data-runs]")).to_have_text(
+        "Runs 9 of 12 steps at this strength."
+    )
     assert painted(page, "inpaint") == 0
 
     stroke(page, "inpaint", (0.4, 0.6), (0.6, 0.6), 30)
@@ -271,7 +273,9 @@ def test_a_drawing_becomes_a_picture_and_a_larger_one(
     easel(page, "img2img").locator(".easel-colour").fill("#1d4ed8")
     stroke(page, "img2img", (0.46, 0.6), (0.54, 0.6), 40)
     say(page, "img2img", prompt="a photo of a blue ball on a beach", steps=12, strength=0.8, seed=3)
-    expect(page.locator("#img2img-runs [data-runs]")).to_have_text("9 of 12 steps really run.")
+    expect(page.locator("#img2img-runs [data-runs]")).to_have_text(
+        "Runs 9 of 12 steps at this strength."
+    )
     shot(page, "img2img-sketch")
     made = generate(page, "img2img")
     shot(page, "img2img-done")
@@ -314,7 +318,7 @@ def test_more_around_a_picture(shared: Studio, visit: Callable[..., Page]) -> No
     )
     choose(page, "inpaint", "moon.png", png(picture))
     there(page, "inpaint")
-    page.get_by_label("More around it").check()
+    page.locator("#inpaint-way").get_by_label("Outpaint", exact=True).check()
     say(page, "inpaint", extend_left=32, extend_bottom=64, prompt="a photo of a moon", seam_blur=0)
     expect(page.locator("#inpaint-easel .easel-foot")).to_contain_text("128 × 128 → 160 × 192")
     expect(page.locator("#inpaint-width input")).to_have_value("160")
@@ -327,7 +331,7 @@ def test_more_around_a_picture(shared: Studio, visit: Callable[..., Page]) -> No
     page.locator("#inpaint-beside").click()
     expect(page.locator("#inpaint-compare-slider img")).to_have_count(2)
     shot(page, "outpaint-slider")
-    page.get_by_label("What I paint over").check()
+    page.locator("#inpaint-way").get_by_label("Inpaint", exact=True).check()
     expect(easel(page, "inpaint").locator("[data-act=brush]")).to_be_visible()
     expect(page.locator("#inpaint-easel .easel-foot")).to_contain_text("128 × 128 · paint over")
 

@@ -133,8 +133,8 @@ def test_weights_apart_trigger_words_and_a_way_back(
     expect(page.locator("#txt2img-prompt textarea")).to_have_value(
         r"a boat, cratered, moon \(near\)"
     )
-    row(page, "moon").get_by_role("button", name="set apart").click()
-    row(page, "moon").get_by_label("Picture of moon", exact=True).fill("0.5")
+    row(page, "moon").get_by_role("button", name="separate weights").click()
+    row(page, "moon").get_by_label("Image of moon", exact=True).fill("0.5")
     row(page, "moon").get_by_label("Text of moon", exact=True).fill("-0.25")
     row(page, "ink wash").get_by_label("Weight of ink wash, slider").fill("0.75")
     expect(row(page, "ink wash").get_by_role("spinbutton")).to_have_value("0.75")
@@ -148,7 +148,7 @@ def test_weights_apart_trigger_words_and_a_way_back(
         {"name": "ink wash", "unet": 0.75, "text_encoder": 0.75},
     ]
     assert settings(tmp_path, made)["loras"] == told
-    expect(page.locator("#about")).to_contain_text("0.5 in the picture, -0.25 in the text")
+    expect(page.locator("#about")).to_contain_text("0.5 image, -0.25 text")
     shot(page, "lora-two")
     page.reload()  # taken up again
     expect(row(page, "moon").get_by_label("Text of moon", exact=True)).to_have_value("-0.25")
@@ -156,7 +156,7 @@ def test_weights_apart_trigger_words_and_a_way_back(
     other = visit(shelf)
     other.locator("#from-picture button").first.click()
     other.locator("#drop input[type=file]").set_input_files(tmp_path / "it.png")
-    expect(row(other, "moon").get_by_label("Picture of moon", exact=True)).to_have_value("0.5")
+    expect(row(other, "moon").get_by_label("Image of moon", exact=True)).to_have_value("0.5")
     row(other, "moon").get_by_role("button", name="one weight").click()
     expect(row(other, "moon").get_by_role("spinbutton")).to_have_value("0.5")
     row(other, "ink wash").get_by_role("button", name="Remove ink wash").click()
@@ -176,7 +176,7 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     put(page, prompt=PROMPT, **QUICK)
     choose(page, "large")
     expect(row(page, "large")).to_contain_text(
-        "It is made for Stable Diffusion XL, and pocket is not."
+        "It is made for Stable Diffusion XL, but pocket is not."
     )
     toast = page.locator(".toast-body")
     for prompt, said in (
@@ -190,13 +190,13 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     page.get_by_role("button", name="Remove large").click()
     put(page, prompt=f"{PROMPT} <lora:mooon:1>")
     page.locator("#generate").click()
-    expect(toast.first).to_contain_text("There is no LoRA 'mooon' in the library; there is moon.")
+    expect(toast.first).to_contain_text("There is no LoRA 'mooon' in the library; available: moon.")
     page.locator(".toast-close").first.click()
     put(page, prompt=PROMPT)
     choose(page, "ink wash")
     row(page, "ink wash").get_by_role("spinbutton").fill("")
     page.locator("#generate").click()
-    expect(toast.first).to_contain_text("LoRAs: number 1: Weight in the U-Net: is needed")
+    expect(toast.first).to_contain_text("LoRAs: number 1: Weight in the U-Net: required")
     shot(page, "lora-refused")
     row(page, "ink wash").get_by_role("spinbutton").fill("1")
     (shelf.home / "loras" / "art").rename(shelf.home / "away")
@@ -204,7 +204,7 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
         page.get_by_role("tab", name="Queue", exact=True).click()
         page.get_by_role("tab", name="txt2img", exact=True).click()
         page.locator("#txt2img-lora-choose input").click()
-        expect(row(page, "ink wash")).to_contain_text("It is not in the library any more")
+        expect(row(page, "ink wash")).to_contain_text("It is not in the library")
         page.locator("#generate").click()
         expect(toast.last).to_contain_text("There is no LoRA 'ink wash' in the library")
     finally:
@@ -226,7 +226,7 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
         "cratered",
         "moon (near)",
         HOSTILE,
-        "made on pocket",
+        "trained on pocket",
         "night",
     ):
         expect(card).to_contain_text(words)
@@ -239,7 +239,7 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
     card.get_by_role("button", name="Use in txt2img").click()
     expect(row(page, "moon")).to_be_visible()
     expect(row(page, "moon")).to_contain_text("rank 4")
-    row(page, "moon").get_by_role("button", name="set apart").click()
+    row(page, "moon").get_by_role("button", name="separate weights").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"lora-used-{width}")
     assert page.title() == "Studio"
@@ -269,7 +269,7 @@ def test_the_owner_adds_a_file_and_a_preset_keeps_it(
     page.locator("#models-list .card[data-name=fresh] [data-action=use]").click()
     row(page, "fresh").get_by_role("spinbutton").fill("0.6")
     page.locator("#presets button").first.click()
-    page.get_by_label("Keep these settings as").fill("fresh look")
+    page.get_by_label("Save as preset").fill("fresh look")
     page.locator("#presets").get_by_role("button", name="Save").click()
     expect(page.locator("#preset input")).to_have_value("fresh look")
     other = visit(shelf)

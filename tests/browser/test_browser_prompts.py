@@ -52,7 +52,7 @@ def test_template_style_and_list(words: Studio, visit: Callable[..., Page], tmp_
     prompt = page.locator("#txt2img-prompt textarea")
     expect(prompt).to_have_value("a {red|blue} __thing__ on a beach")
 
-    page.locator("#txt2img-prompt-list-block").get_by_text("A list of prompts").first.click()
+    page.locator("#txt2img-prompt-list-block").get_by_text("Prompt list").first.click()
     box = page.locator("#txt2img-prompt-list textarea")
     box.fill("a red ball\n--foo 1")
     expect(page.locator("#txt2img-prompt-list-summary")).to_contain_text("Line 2")

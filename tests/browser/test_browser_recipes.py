@@ -70,7 +70,7 @@ def test_settings_of_a_text_and_of_a_file(
     Image.new("RGB", (8, 8)).save(path, pnginfo=info)
     page.locator("#drop input[type=file]").set_input_files(path)
     expect(panel).to_contain_text("Made with InvokeAI")
-    expect(panel).to_contain_text("Taken:")
+    expect(panel).to_contain_text("Loaded:")
     assert read_prompts(page)[0] == FILES["InvokeAI 5"].values["prompt"]
     shot(page, "recipe-panel")
 

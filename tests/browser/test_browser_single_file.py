@@ -59,7 +59,7 @@ def test_a_checkpoint_a_vae_and_an_upscaler(
     own = shown(page)
     shot(page, "single-file-done")
     # With another autoencoder it is another picture of the same settings.
-    page.get_by_role("button", name="For experts").locator("visible=true").first.click()
+    page.get_by_role("button", name="Advanced").locator("visible=true").first.click()
     box = page.locator("#txt2img-vae input")
     box.fill("other")
     box.press("Enter")

@@ -166,7 +166,7 @@ def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[...
     ask(ann, prompt="a red ball", steps=150, num_images=50, seed=1)
     expect(ann.locator("#live .making")).to_be_visible()
     ask(bob, prompt="a blue house", steps=3, seed=2)
-    expect(bob.locator("#live")).to_contain_text("waiting for its turn")
+    expect(bob.locator("#live")).to_contain_text("waiting in the queue")
     for page in (ann, bob):
         page.get_by_role("tab", name="Queue", exact=True).click()
         expect(page.locator("#queue-list .job[data-state=running]")).to_contain_text("a red ball")
@@ -208,7 +208,7 @@ def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> N
     page.get_by_role("tab", name="txt2img", exact=True).click()
     page.locator("#presets button").first.click()
     put(page, steps=33)
-    page.get_by_label("Keep these settings as").fill("mine")
+    page.get_by_label("Save as preset").fill("mine")
     page.locator("#presets").get_by_role("button", name="Save").click()
     expect(page.locator("#preset input")).to_have_value("mine")
     put(page, steps=5)

@@ -214,7 +214,7 @@ def test_what_a_table_says_is_text(show: Callable[..., Page], tmp_path: Path) ->
     assert page.title() != "pwned"
     assert page.locator("script").count() == 2
     assert HOSTILE[:60] in page.locator("#title").inner_text()
-    expect(at(page, 0, 1)).to_contain_text("not made yet")
+    expect(at(page, 0, 1)).to_contain_text("not run yet")
     assert HOSTILE[:60] in at(page, 1, 0).inner_text()
 
 

@@ -191,8 +191,8 @@ def test_pictures_of_a_folder_and_a_strip(tmp_path: Path, here: Studio) -> None:
     assert made.returncode == 1
     assert "Traceback" not in made.stderr
     assert made.stderr.splitlines()[-2:] == [
-        "studio: 1 of 3 pictures could not be made.",
-        "c.jpg: c.jpg is no picture that can be read; use PNG, JPEG, WebP, AVIF, BMP or GIF.",
+        "studio: 1 of 3 images could not be made.",
+        "c.jpg: c.jpg is not a readable image; use PNG, JPEG, WebP, AVIF, BMP or GIF.",
     ]
     for path in map(Path, made.stdout.splitlines()):
         pixels = np.asarray(Image.open(path))
@@ -271,7 +271,7 @@ def test_doctor_says_how_models_lie_in_memory(tmp_path: Path) -> None:
         "lowest": "layer by layer",
     }
     kept = load(home=tmp_path, keep_free=1)
-    assert describe_plan(model, card, kept) == "does not fit into the memory that is free"
+    assert describe_plan(model, card, kept) == "does not fit into the free memory"
 
 
 def test_doctor_names_a_version_outside_the_tested_range() -> None:

@@ -45,7 +45,7 @@ def test_it_says_what_is_there_and_fetches_it(
         check_sentence(line)
     assert (tmp_path / "home/loras/silver.safetensors").read_bytes() == lora
     again = get(add_version(sites, lora), "--yes", "--name", "silver")
-    assert again.stdout.splitlines()[-1] == "silver is in loras/ already."
+    assert again.stdout.splitlines()[-1] == "silver is already in loras/."
 
 
 def test_json(get: Studio, sites: Sites, tmp_path: Path, lora: bytes) -> None:

@@ -52,7 +52,7 @@ def test_settings_of_a_file_and_flags_before_them(
     said = capsys.readouterr().err
     for sentence in (
         "a.txt was made with A1111.",
-        "The model dream is not here; the chosen one stays.",
+        "The model dream is not here; the selected one is kept.",
         "The LoRA ink is not here; it is left out.",
     ):
         assert sentence in said

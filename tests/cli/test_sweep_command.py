@@ -48,10 +48,10 @@ def test_what_is_planned_is_what_is_made(studio: Studio, spec: Path, tmp_path: P
     home = tmp_path / "home"
     planned = json.loads(studio(str(spec), "--plan").stdout)
     assert [cell["labels"] for cell in planned["cells"]] == [
-        ["DPM++ 2M", "Guidance 1"],
-        ["DPM++ 2M", "Guidance 4"],
-        ["Euler a", "Guidance 1"],
-        ["Euler a", "Guidance 4"],
+        ["DPM++ 2M", "CFG scale 1"],
+        ["DPM++ 2M", "CFG scale 4"],
+        ["Euler a", "CFG scale 1"],
+        ["Euler a", "CFG scale 4"],
     ]
     predicted = planned["predicted"]
     assert (predicted["cells"], predicted["rows"], predicted["loads"], predicted["seconds"]) == (

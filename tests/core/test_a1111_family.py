@@ -52,8 +52,8 @@ def text_of(prompt: str = "a boat", negative: str = "fog", **settings: Any) -> s
     [
         ("<lora:x:0.5:lbw=OUTALL>", [("x", 0.5, 0.5)], "lbw=OUTALL"),
         ("<lora:x:0.5:1:OUTALL>", [("x", 1.0, 0.5)], "OUTALL"),
-        ("<lora:x:5>", [("x", 4.0, 4.0)], "5 is taken as 4"),
-        ("<lora:x:-9>", [("x", -4.0, -4.0)], "-9 is taken as -4"),
+        ("<lora:x:5>", [("x", 4.0, 4.0)], "5 is limited to 4"),
+        ("<lora:x:-9>", [("x", -4.0, -4.0)], "-9 is limited to -4"),
         ("<lora:x:te=1:unet=0.5>", [("x", 0.5, 1.0)], ""),
         ("<lora:x:0.25:unet=1>", [("x", 1.0, 0.25)], ""),
         ("<lyco:x:0.5>", [("x", 0.5, 0.5)], ""),
@@ -88,7 +88,7 @@ def test_more_loras_than_can_be_are_named() -> None:
     recipe = read(text_of(" ".join(f"<lora:x{number}:1>" for number in range(40)) + " a boat"))
     assert recipe.values["prompt"] == "a boat"
     assert len(recipe.values["loras"]) == 16
-    assert recipe.notes == ["16 LoRAs at most: the others are left out."]
+    assert recipe.notes == ["At most 16 LoRAs are used: the others are left out."]
 
 
 # ---- ages and programs ----------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_fooocus_a1111_scheme() -> None:
     ]
     assert {file.digest for file in recipe.files if file.name == "ink"} == {"4852686128"}
     assert recipe.values["vae"] == ""
-    assert recipe.notes == ["Not taken over: Sharpness."]
+    assert recipe.notes == ["Not loaded: Sharpness."]
 
 
 def test_forges_modules_and_what_is_the_same_as_in_the_first_pass() -> None:
@@ -197,8 +197,8 @@ def test_forges_modules_and_what_is_the_same_as_in_the_first_pass() -> None:
     )
     assert recipe.values["vae"] == "sdxl_vae"
     assert recipe.notes == [
-        "Highest noise level 30.0 counts with Euler there, but not here; it will look different.",
-        "Not taken over: Module 2.",
+        "Highest noise level 30.0 affects Euler there, but not here; the image will look different.",
+        "Not loaded: Module 2.",
     ]
 
 
@@ -208,8 +208,8 @@ def test_forges_modules_and_what_is_the_same_as_in_the_first_pass() -> None:
         ({"Sampler": "DPM++ 2M", "Eta": 0.5}, "Eta 0.5 has no effect with DPM++ 2M."),
         ({"Sampler": "DPM++ 2M", "ENSD": 31337}, "has no effect with DPM++ 2M."),
         ({"Sampler": "DPM++ 2M SDE", "ENSD": 31337}, "has no effect with DPM++ 2M SDE."),
-        ({"Sampler": "Euler a", "Eta": 0.5}, "counts with Euler a there, but not here"),
-        ({"Sampler": "Heun", "Sigma churn": 4}, "counts with Heun there, but not here"),
+        ({"Sampler": "Euler a", "Eta": 0.5}, "affects Euler a there, but not here"),
+        ({"Sampler": "Heun", "Sigma churn": 4}, "affects Heun there, but not here"),
         ({"Sampler": "Euler a", "ENSD": 31337}, ""),
         ({"Sampler": "DDIM", "Eta DDIM": 0.5}, ""),
         ({"Sampler": "Euler", "Schedule type": "Karras", "Schedule max sigma": 12}, ""),
@@ -269,7 +269,7 @@ def test_more_steps_than_can_be_are_said() -> None:
     recipe = read(text_of(Hires_upscale=2, Hires_steps=60, Denoising_strength=0.2))
     assert recipe.values["hires_steps"] == MAX_STEPS
     (note,) = recipe.notes
-    assert "all 60 run there, which is 300 at strength 0.2 here" in note
+    assert "all 60 run there, which takes 300 at strength 0.2 here" in note
     assert "30 run" in note
     draft = RecipeDraft("X")
     assert draft.take("hires_steps", MAX_STEPS)
@@ -335,7 +335,7 @@ def test_notes_are_not_cut_within_a_name() -> None:
 def test_a_prompt_that_is_none_is_said() -> None:
     recipe = read(text_of("a" * 200_000))
     assert "prompt" not in recipe.values
-    assert "Prompt: 200,000 characters are no prompt; left as it is." in recipe.notes
+    assert "Prompt: 200,000 characters are too long for a prompt; left unchanged." in recipe.notes
 
 
 @pytest.mark.parametrize(

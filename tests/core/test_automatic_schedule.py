@@ -101,7 +101,7 @@ def test_what_is_not_there_is_not_there() -> None:
     folded = {name.casefold() for name in SCHEDULERS}
     assert not folded & {name.casefold() for name in NOT_AVAILABLE}
     for name in NOT_AVAILABLE:
-        with pytest.raises(InvalidSpec, match="is not here: ") as caught:
+        with pytest.raises(InvalidSpec, match="is not available: ") as caught:
             validate(GenerationRequest, {"scheduler": f" {name.lower()}"})
         assert NOT_AVAILABLE[name] in str(caught.value)
     assert all(reason and not reason.endswith(".") for reason in NOT_AVAILABLE.values())

@@ -211,7 +211,7 @@ def test_an_encoder_that_loads_loras_of_its_text() -> None:
         {"name": "ink", "unet": 1.5, "text_encoder": 1.5},
         {"name": "moon", "unet": 1.0, "text_encoder": 0.25},
     ]
-    assert recipe.notes == ["Weights of LoRAs by blocks are not here: it will differ."]
+    assert recipe.notes == ["LoRA block weights are not available here: the image will differ."]
 
 
 def test_wildcards_that_were_filled_in_elsewhere() -> None:
@@ -224,7 +224,7 @@ def test_wildcards_that_were_filled_in_elsewhere() -> None:
     )
     recipe = read(changed(BASIC, n3={"positive": ["10", 2]}, n10=encoder))
     assert recipe.values["prompt"] == "a __colour__ boat"
-    assert recipe.notes == ["Its wildcards were filled in there; with what is not in the file."]
+    assert recipe.notes == ["Its wildcards were filled in there; the result is not in the file."]
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,7 @@ def test_what_is_done_to_the_finished_picture_is_named() -> None:
     assert recipe.values["steps"] == 20
     assert "hires_scale" not in recipe.values
     assert recipe.notes == [
-        "The picture was worked on afterwards, which is not taken over: enlarged by a network "
-        "'4x-Grain' (ImageUpscaleWithModel), faces painted again (FaceDetailer), Glow Mystery."
+        "The image was edited afterwards, which is not loaded: enlarged by a network '4x-Grain' (ImageUpscaleWithModel), faces painted again (FaceDetailer), Glow Mystery."
     ]
 
 
@@ -284,7 +283,7 @@ def test_what_is_done_between_two_passes_is_named() -> None:
         n12=node("Latent Mystery", samples=["3", 0]),
     )
     assert (
-        "What the second pass began with was changed in a way not known here: Latent Mystery."
+        "What the second pass started from was changed in a way unknown here: Latent Mystery."
         in read(graph).notes
     )
 
@@ -293,7 +292,7 @@ def test_a_node_that_changes_the_model_is_named() -> None:
     graph = changed(BASIC, n3={"model": ["12", 0]}, n12=node("Odd Patch", model=["4", 0]))
     recipe = read(graph)
     assert recipe.values["model"] == "tiny_v1"
-    assert recipe.notes == ["Node 'Odd Patch' changes the model in a way not known here."]
+    assert recipe.notes == ["Node 'Odd Patch' changes the model in a way unknown here."]
 
 
 ADVANCED = {
@@ -308,7 +307,10 @@ ADVANCED = {
     ("inputs", "note"),
     [
         ({}, ""),
-        ({"start_at_step": 5}, "It began at step 5 of 20, here at the first: it differs."),
+        (
+            {"start_at_step": 5},
+            "It started at step 5 of 20, here at the first: the image will differ.",
+        ),
         (
             {"end_at_step": 15},
             "It ended at step 15 of 20, without noise from there on; here all steps run.",
@@ -319,7 +321,7 @@ ADVANCED = {
         ),
         (
             {"add_noise": "disable"},
-            "Its sampler added no noise at the beginning; here it does: it will differ.",
+            "Its sampler added no noise at the start; here it does: the image will differ.",
         ),
     ],
     ids=range(5),
@@ -360,9 +362,7 @@ def test_as_many_steps_run_of_as_many_as_there(steps: int, denoise: float) -> No
 def test_more_steps_than_there_are_here() -> None:
     draft = RecipeDraft("ComfyUI")
     assert find_share(100, 0.5, draft) == (150, 0.5)
-    assert draft.recipe.notes == [
-        "There 100 steps of 200 ran; here 75 of 150 run, the most there are."
-    ]
+    assert draft.recipe.notes == ["There 100 of 200 steps ran; here 75 of 150 run, the maximum."]
     for steps, denoise in ((10**400, 0.5), (5, 1e-320), (0, 0.5), (-3, 0.5)):
         find_share(steps, denoise, draft)  # ends
 
@@ -374,8 +374,7 @@ def test_a_negative_prompt_of_zeros_is_no_empty_one() -> None:
     recipe = read(graph)
     assert recipe.values["negative_prompt"] == ""
     assert recipe.notes == [
-        "Its negative prompt was zeros, as an empty one is here with SDXL; with other models it "
-        "will differ."
+        "Its negative prompt was zeros, like an empty one here with SDXL; with other models the image will differ."
     ]
     graph["3"]["inputs"]["cfg"] = 1  # it is not asked
     assert read(graph).notes == []

@@ -221,7 +221,7 @@ def test_an_empty_negative_prompt_is_zeros_with_sdxl() -> None:
         ({"prompt": "a (red:0.7)", "emphasis": "compel"}, "Weights below 1"),
         ({"scheduler": "Euler a"}, "adds noise at each step"),
         ({"scheduler": "DPM++ SDE"}, "adds noise at each step"),
-        ({"hires_scale": 2, "hires_resize": "latent"}, "The second pass"),
+        ({"hires_scale": 2, "hires_resize": "latent"}, "the second pass"),
     ],
     ids=str,
 )
@@ -262,7 +262,7 @@ def test_a_field_is_in_the_graph_or_refused_by_its_name(name: str) -> None:
 def test_a_sampler_that_it_lacks_is_named(scheduler: str) -> None:
     with refused(InvalidSpec) as caught:
         build_graph(resolve(scheduler=scheduler), FILES)
-    assert f"Scheduler: ComfyUI has no {scheduler}." in caught.value.faults
+    assert f"Sampler: ComfyUI has no {scheduler}." in caught.value.faults
 
 
 def test_all_that_it_lacks_is_named_at_once() -> None:

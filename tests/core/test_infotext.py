@@ -279,12 +279,11 @@ def test_work_on_a_picture_as_others_write_it() -> None:
         "masked_content": "fill",
         "invert_mask": True,
     }.items() <= found.values.items()
-    assert found.notes == ["It was made from another picture, which the text does not hold."]
+    assert found.notes == ["It was made from another image, which is not in the text."]
     found = infotext.parse_infotext(
         OLD.replace(
             ", Model hash: abc",
-            ", Denoising strength: 0.6, Hires resize: 1024x1024, Hires steps: 15, "
-            "Hires upscaler: R-ESRGAN 4x+",
+            ", Denoising strength: 0.6, Hires resize: 1024x1024, Hires steps: 15, Hires upscaler: R-ESRGAN 4x+",
         )
     )
     assert {
@@ -298,8 +297,8 @@ def test_work_on_a_picture_as_others_write_it() -> None:
     assert infotext.parse_infotext(
         OLD.replace("abc", "abc, Hires upscaler: Latent (nearest), Mask blur: soft")
     ).notes == [
-        "Hires upscaler 'Latent (nearest)' is not in this studio; latent is taken.",
-        "Mask blur: 'soft' is not a number; left as it is.",
+        "Hires upscaler 'Latent (nearest)' is not available here; latent is used.",
+        "Mask blur: 'soft' is not a number; left unchanged.",
     ]
 
 
@@ -379,7 +378,7 @@ def test_tags_of_loras_are_read_and_written_as_a1111_does() -> None:
     broken = infotext.parse_infotext(A1111.replace("city", "<lora:moon:x>"))
     assert broken.values["prompt"].startswith("portrait of a woman")
     assert broken.values["loras"] == [{"name": "moon", "unet": 1.0, "text_encoder": 1.0}]
-    assert broken.notes == ["LoRA 'moon': x has no meaning here; it will look different."]
+    assert broken.notes == ["LoRA 'moon': x has no meaning here; the image will look different."]
 
 
 def test_reads_forge_and_sdnext() -> None:
@@ -389,7 +388,7 @@ def test_reads_forge_and_sdnext() -> None:
         "SGM Uniform",
     )
     assert (forge.values["prompt"], forge.values["negative_prompt"]) == ("a castle", "")
-    assert forge.notes == ["Not taken over: Distilled CFG Scale."]
+    assert forge.notes == ["Not loaded: Distilled CFG Scale."]
     assert (sdnext.values["scheduler"], sdnext.values["width"], sdnext.values["seed"]) == (
         "UniPC",
         768,
@@ -425,8 +424,7 @@ def test_what_is_not_here_is_noted() -> None:
     found = infotext.parse_infotext(OLD.replace("DPM++ 2M Karras", "DPM adaptive"))
     assert "scheduler" not in found.values
     assert found.notes == [
-        "Sampler 'DPM adaptive' is not in this studio: it chooses its own number of steps, which "
-        "diffusers cannot; the scheduler is left as it is."
+        "Sampler 'DPM adaptive' is not available here: it chooses its own number of steps, which diffusers cannot do; the sampler is left unchanged."
     ]
     found = infotext.parse_infotext(
         OLD.replace("DPM++ 2M Karras", "Euler a, Schedule type: Karras").replace(
@@ -436,8 +434,8 @@ def test_what_is_not_here_is_noted() -> None:
     assert found.values["noise_schedule"] == "Automatic"
     assert "steps" not in found.values
     assert found.notes == [
-        "Steps: 'many' is not a number; left as it is.",
-        "Schedule type 'Karras' does not go with Euler a here; Automatic is taken.",
+        "Steps: 'many' is not a number; left unchanged.",
+        "Schedule type 'Karras' does not work with Euler a here; Automatic is used.",
     ]
 
 

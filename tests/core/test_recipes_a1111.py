@@ -96,7 +96,7 @@ def test_todays_a1111() -> None:
         FileReference("embedding", "bad-hands-5", "aa7651be154c"),
     ]
     is_here = "ensd" in GenerationRequest.model_fields
-    assert ("Not taken over: ENSD." in recipe.notes) != is_here
+    assert ("Not loaded: ENSD." in recipe.notes) != is_here
 
 
 def test_a_seed_of_a_graphics_card() -> None:
@@ -144,7 +144,7 @@ def test_hashes_as_json_among_the_settings() -> None:
         FileReference("lora", "moon", "aabbccddeeff", (0.5, 0.5)),
         FileReference("embedding", "hands", "66a7279a88"),
     ]
-    assert not [note for note in recipe.notes if "Not taken over" in note]
+    assert not [note for note in recipe.notes if "Not loaded" in note]
     broken = read(
         HASHES.replace('{"vae"', '{"vae')
     )  # no JSON: the other settings are read all the same
@@ -162,8 +162,8 @@ def test_sdnext() -> None:
     assert recipe.values["noise_source"] == "NV"
     assert "seed" not in recipe.values
     assert any("Seed 5000000007" in note for note in recipe.notes)
-    assert any("'karras' does not go with Euler a" in note for note in recipe.notes)
-    assert not any("another picture, which" in note for note in recipe.notes)
+    assert any("'karras' does not work with Euler a" in note for note in recipe.notes)
+    assert not any("another image, which" in note for note in recipe.notes)
 
 
 def test_templates_behind_the_settings() -> None:

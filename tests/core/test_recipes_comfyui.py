@@ -111,8 +111,8 @@ def test_a_flux_graph_of_parts() -> None:
         "vae": "ae",
     }
     assert recipe.notes == [
-        "Not here: Flux's shift of the noise levels; it will differ.",
-        "Flux's own guidance 3.5 is not taken over.",
+        "Not available here: Flux's shift of the noise levels; the image will differ.",
+        "Flux's own guidance 3.5 is not loaded.",
     ]
 
 
@@ -132,7 +132,7 @@ def test_a_custom_sampler_with_a_guider_and_noise_levels() -> None:
         "DPM++ 2M SDE",
         "Karras",
     )
-    assert "The sampler's eta 0.5 is not taken over." in recipe.notes
+    assert "The sampler's eta 0.5 is not loaded." in recipe.notes
 
 
 def test_two_passes_are_a_hires_pass() -> None:
@@ -204,7 +204,7 @@ def test_a_picture_that_the_file_does_not_hold() -> None:
     assert recipe.values["strength"] == 0.6
     assert recipe.values["steps"] == 15  # of which 9 run
     assert "width" not in recipe.values
-    assert "It was made from another picture, which the file does not hold." in recipe.notes
+    assert "It was made from another image, which is not in the file." in recipe.notes
     assert "somebody" not in " ".join(recipe.notes)
 
 
@@ -412,7 +412,7 @@ def test_words_that_are_not_in_the_file_leave_the_prompt_as_it_is() -> None:
     graph = changed(BASIC, n6={"text": ["40", 0]}, n40=node("LLM", model="x", temperature=0.5))
     recipe = read(graph)
     assert "prompt" not in recipe.values
-    assert "Prompt: its words are not in the file; left as it is." in recipe.notes
+    assert "Prompt: its text is not in the file; left unchanged." in recipe.notes
 
 
 def test_numbers_come_through_nodes_and_as_texts() -> None:
@@ -469,7 +469,10 @@ def test_negative_prompts_that_a_node_joins_are_one() -> None:
     )
     recipe = read(graph)
     assert recipe.values["negative_prompt"] == "a red boat, fog, blurry"
-    assert "Two prompts were joined by a node; here they are one: it will differ." in recipe.notes
+    assert (
+        "Two prompts were joined by a node; here they are one: the image will differ."
+        in recipe.notes
+    )
 
 
 def test_two_prompts_of_sdxl_are_joined() -> None:
@@ -509,11 +512,11 @@ def test_what_is_not_here_is_named() -> None:
     assert recipe.values["negative_prompt"] == "fog, blurry"
     assert recipe.values["guidance_rescale"] == 0.7
     assert recipe.notes == [
-        "It is one of 4 painted at once; only the first has this noise here.",
-        "ControlNet 'canny' is not here: the picture will differ.",
-        "Not here: an area of its own for a prompt; it will differ.",
-        "Not here: FreeU; it will differ.",
-        "The model was told to predict 'v_prediction', with zero SNR; set that at the model.",
+        "It is one of 4 made in one batch; only the first has this noise here.",
+        "ControlNet 'canny' is not available here: the image will differ.",
+        "Not available here: an area of its own for a prompt; the image will differ.",
+        "Not available here: FreeU; the image will differ.",
+        "The model's prediction type was set to 'v_prediction', with zero SNR; set that under Model settings.",
     ]
 
 
@@ -525,7 +528,7 @@ def test_a_tag_that_is_only_words_there_is_left_out() -> None:
 
 
 def test_a_graph_without_a_sampler_is_refused_with_a_sentence() -> None:
-    with pytest.raises(ValueError, match="no node of its graph is a sampler"):
+    with pytest.raises(ValueError, match="its workflow contains no sampler"):
         read({"1": node("LoadImage", image="a.png")})
 
 
@@ -534,7 +537,7 @@ def test_nested_graphs_are_named() -> None:
     drawn["nodes"].append({"id": 20, "type": "b7d7-uuid", "mode": 0})
     drawn["definitions"] = {"subgraphs": [{"id": "b7d7-uuid", "name": "My upscale", "nodes": []}]}
     recipe = comfyui.SOURCE.read(ImageMetadata(chunks={"workflow": dump(drawn)}))
-    assert "Nodes that hold a graph of their own are not opened: My upscale." in recipe.notes
+    assert "Nodes that contain a workflow of their own are not opened: My upscale." in recipe.notes
 
 
 def test_values_out_of_bounds_are_named() -> None:
@@ -589,7 +592,7 @@ def test_how_an_encoder_weighs_words(encoder: dict[str, Any], prompt: str, empha
     ("sampler", "values", "note"),
     [
         ("euler", {"sigma_min": 0.1, "sigma_max": 10.0, "rho": 5.0}, ""),
-        ("heun", {}, "Noise levels of its own (sigma_min 0.1, sigma_max 10, rho 5)"),
+        ("heun", {}, "Its own noise levels (sigma_min 0.1, sigma_max 10, rho 5)"),
     ],
 )
 def test_noise_levels_of_its_own(sampler: str, values: dict[str, float], note: str) -> None:

@@ -153,11 +153,10 @@ def test_a_performance_of_fooocus_is_its_steps(performance: str, steps: int) -> 
 def test_what_fooocus_does_beside_is_named() -> None:
     recipe = read(FILES["Fooocus by titles"].metadata)
     assert recipe.notes[-4:] == [
-        "Refiner 'paint.safetensors' from 80% of the steps on is not here; the model goes on to "
-        "the end.",
-        "Performance 'Extreme Speed' paints with the LoRA sdxl_lcm_lora, which it needs here.",
-        "Not here: Fooocus' sharpness, ADM guidance; the picture will differ.",
-        "Not taken over: Fooocus V2 Expansion.",
+        "Refiner 'paint.safetensors' from 80% of the steps on is not available here; the model runs to the end.",
+        "Performance 'Extreme Speed' uses the LoRA sdxl_lcm_lora, which is needed here too.",
+        "Not available here: Fooocus' sharpness, ADM guidance; the image will differ.",
+        "Not loaded: Fooocus V2 Expansion.",
     ]
 
 
@@ -191,7 +190,7 @@ def test_the_unknown_is_named_within_bounds() -> None:
         ("Comment", {"prompt": "a", "uc": "b", "sampler": "k_euler", "uncond_scale": 1}),
     ):
         recipe = read(ImageMetadata(chunks={key: json.dumps(data | unknown)}))
-        (note,) = [note for note in recipe.notes if note.startswith("Not taken over: unknown_0, ")]
+        (note,) = [note for note in recipe.notes if note.startswith("Not loaded: unknown_0, ")]
         assert len(note) < 330
 
 

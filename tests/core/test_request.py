@@ -79,8 +79,8 @@ def test_every_bad_field_is_named_at_once() -> None:
         "Model": {"model": ""},
         "Width": {"width": 130},
         "Steps": {"steps": 0},
-        "Guidance": {"guidance": "much"},
-        "Scheduler": {"scheduler": "Eiler"},
+        "CFG scale": {"guidance": "much"},
+        "Sampler": {"scheduler": "Eiler"},
         "Seed": {"seed": 2**32},
         "colour": {"colour": "red"},
     }
@@ -88,7 +88,7 @@ def test_every_bad_field_is_named_at_once() -> None:
     by_title = dict(line.split(":", 1) for line in refuse(*wrong, **values).splitlines())
     assert "128 or 136" in by_title["Width"]
     assert "130" in by_title["Width"]
-    assert "'Euler'" in by_title["Scheduler"]
+    assert "'Euler'" in by_title["Sampler"]
     assert "2000" in by_title["Prompt"]
 
 
@@ -211,10 +211,10 @@ def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[in
     [
         (
             {"image": SHA, "strength": 0.04},
-            "Strength",
+            "Denoising strength",
         ),
-        ({"image": SHA, "strength": 0}, "Strength"),
-        ({"image": "SHA"}, "Picture"),
+        ({"image": SHA, "strength": 0}, "Denoising strength"),
+        ({"image": "SHA"}, "Image"),
         (
             {"image": SHA, "mask": SHA, "extend_left": 8},
             "Mask",
@@ -233,7 +233,7 @@ def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[in
         ),
         (
             {"hires_scale": 2, "hires_tile": 256, "hires_resize": "latent"},
-            "Hires resize",
+            "Upscale in",
         ),
         (
             {"hires_scale": 4, "width": 2048, "height": 1024},
@@ -247,7 +247,7 @@ def test_the_size_follows_the_picture(values: dict[str, Any], expected: tuple[in
         ({"invert_mask": "perhaps"}, "Invert mask"),
         ({"extend_left": 12}, "Extend left"),
         ({"steps": None}, "Steps"),
-        ({"guidance": ""}, "Guidance"),
+        ({"guidance": ""}, "CFG scale"),
         ({"extend_left": -77}, "Extend left"),
     ],
 )
@@ -437,7 +437,7 @@ def test_guests_may_ask_for_less() -> None:
         GenerationRequest,
         {"width": 1024, "steps": 60, "num_images": 8, "loras": ["a", "b", "c", "d"]},
     ).validate_for_guest()
-    with refused(InvalidSpec, "Width", "Steps", "Pictures", "At once", "LoRAs"):
+    with refused(InvalidSpec, "Width", "Steps", "Images", "Batch size", "LoRAs"):
         validate(
             GenerationRequest,
             {

@@ -62,15 +62,15 @@ def test_what_the_studio_lacks_is_named(sampler: str) -> None:
     reading = read_sampler(sampler, "karras")
     assert reading.scheduler is reading.noise_schedule is None
     (note,) = reading.notes
-    assert "is not in this studio" in note
-    assert note.endswith("; the scheduler is left as it is.")
+    assert "is not available here" in note
+    assert note.endswith("; the sampler is left unchanged.")
 
 
 def test_a_schedule_that_does_not_go_with_the_sampler_is_named() -> None:
     reading = read_sampler("LCM", "karras")
     assert (reading.scheduler, reading.noise_schedule) == ("LCM", "Automatic")
     assert reading.notes == (
-        "Schedule type 'karras' does not go with LCM here; Automatic is taken.",
+        "Schedule type 'karras' does not work with LCM here; Automatic is used.",
     )
 
 

@@ -147,8 +147,8 @@ def test_each_axis_changes_its_cells(field: str) -> None:
 @pytest.mark.parametrize(
     ("given", "title", "labels"),
     [
-        (axis("guidance", "7, 7.5"), "Guidance", ("Guidance 7", "Guidance 7.5")),
-        (axis("scheduler", "Euler a, DPM++ 2M"), "Scheduler", ("Euler a", "DPM++ 2M")),
+        (axis("guidance", "7, 7.5"), "CFG scale", ("CFG scale 7", "CFG scale 7.5")),
+        (axis("scheduler", "Euler a, DPM++ 2M"), "Sampler", ("Euler a", "DPM++ 2M")),
         (axis("width", [64]), "Width", ("Width 64 px",)),
         (axis("size", "512x768"), "Size", ("512×768",)),
         (axis("prompt", ["a, b", ""]), "Prompt", ("a, b", "no prompt")),
@@ -488,7 +488,7 @@ def test_zipped_axes_need_equally_many() -> None:
 
 def test_a_cell_is_one_picture() -> None:
     (fault,) = refuse(axis("steps", [1]), base={"count": 4})
-    assert fault.startswith("Base: Pictures: ")
+    assert fault.startswith("Base: Images: ")
 
 
 def test_every_bad_cell_is_told_before_the_first_runs() -> None:
@@ -502,7 +502,7 @@ def test_every_bad_cell_is_told_before_the_first_runs() -> None:
         ["Cell 1, 1, 1 (Euler a · Steps 0 · 64×64)", "Steps"],
         ["Cell 1, 1, 2 (Euler a · Steps 0 · 65×64)", "Width"],
         ["Cell 1, 2, 1 (Euler a · Steps 5 · 64×64)", "Schedule"],
-        ["Cell 2, 1, 1 (Eiler · Steps 0 · 64×64)", "Scheduler"],
+        ["Cell 2, 1, 1 (Eiler · Steps 0 · 64×64)", "Sampler"],
     ]
     assert "Model default, Uniform, Simple" in told[2]
 

@@ -312,7 +312,7 @@ def test_progress(bench: WorkerContext) -> None:
     assert (steps[-1], seen[-1].total, len(seen[-1].images), seen[-1].eta_seconds) == (18, 18, 3, 0)
     assert [progress.message for progress in seen[:2]] == [
         "Loading the model",
-        "Reading the prompt",
+        "Encoding the prompt",
     ]
     previews = [progress.preview for progress in seen if progress.preview]
     assert len(previews) == 4

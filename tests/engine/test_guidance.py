@@ -75,7 +75,7 @@ def test_a_distilled_model_takes_one_row_a_call(distilled: WorkerContext) -> Non
     seen: list[Progress] = []
     spec = {"model": "lcm", "scheduler": "LCM", "noise_schedule": "Model default", "steps": 4}
     generate(distilled, spec | SIDES | {"guidance": 3}, seen.append)
-    painting = [progress.step for progress in seen if progress.message == "Painting"]
+    painting = [progress.step for progress in seen if progress.message == "Generating"]
     assert max(painting) == 4
     assert set(range(5)) <= set(painting)
 

@@ -146,5 +146,5 @@ def test_unguided_steps_are_those_of_guidance_1(bench: WorkerContext) -> None:
 
 
 def test_guidance_that_ends_before_it_begins_is_refused() -> None:
-    with refused(InvalidSpec, "Guidance end"):
+    with refused(InvalidSpec, "CFG end"):
         GenerationRequest(guidance_start=0.5, guidance_end=0.5)

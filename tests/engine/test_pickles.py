@@ -108,9 +108,8 @@ def write_hostile(folder: Path, proof: Path) -> dict[str, str]:
         "bomb.pt": "unpacks to more than it should.",
         "cut.pt": damaged,
         "list.pt": "is a pickle without tensors by name.",
-        "other.pt": "is a pickle that holds no textual inversion; only those are read out of pickles.",
-        "pointer.bin": "is a Git LFS pointer of a few lines and not the file itself; fetch it with "
-        "`git lfs pull`.",
+        "other.pt": "is a pickle that contains no textual inversion; nothing else is read from pickles.",
+        "pointer.bin": "is a Git LFS pointer, not the file itself; download it with `git lfs pull`.",
         "link.pt": "cannot be read (No such file or directory).",
         "large.pt": "is a pickle of more than 20 MB, and is not opened.",
     }
@@ -215,7 +214,7 @@ def test_other_pickles_stay_closed(settings: Settings, folder: Path) -> None:
     pickles = Pickles(settings)
     assert not pickles.is_unread(models / "big.ckpt")
     (said,) = pickles.convert([models / "big.ckpt"]).values()
-    assert said == "big.ckpt is a pickle, which can carry programs; it is not opened."
+    assert said == "big.ckpt is a pickle, which can contain programs; it is not opened."
 
 
 def test_a_full_disk_is_no_fault_of_the_file(settings: Settings, folder: Path) -> None:

@@ -47,5 +47,5 @@ def test_a_report_carries_it(clock: dict[str, float]) -> None:
     tracker = ProgressTracker(reports.append, 4)
     tracker.start()
     clock["now"] += 1
-    tracker.report(1, "Painting", metrics={"loss": 0.5})
-    assert reports == [Progress(1, 4, "Painting", 3.0, (), None, {"loss": 0.5})]
+    tracker.report(1, "Generating", metrics={"loss": 0.5})
+    assert reports == [Progress(1, 4, "Generating", 3.0, (), None, {"loss": 0.5})]

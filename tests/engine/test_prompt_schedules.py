@@ -505,7 +505,7 @@ def test_progress_counts_all_branches(bench: WorkerContext) -> None:
     spec = {"model": "pocket", "prompt": f"{RED} AND {BLUE}", "steps": STEPS, "seed": SEED}
     spec |= {"prompt_syntax": "auto", "width": SIZE, "height": SIZE}
     generate(bench, spec, seen.append)
-    painting = {progress.step for progress in seen if progress.message == "Painting"}
+    painting = {progress.step for progress in seen if progress.message == "Generating"}
     assert painting == set(range(STEPS + 1))
 
 

@@ -204,7 +204,7 @@ def test_a_denoiser_with_parts_of_the_shelf(
     assert np.array_equal(paint(bench, model="it", negative_prompt="fog"), reference)
     spec = {"prompt": PROMPT, "model": "it", "steps": 1, "width": 64, "height": 64}
     notes = generate(bench, spec, lambda progress: None)["notes"]
-    assert "Painted with the autoencoder (VAE) in xl.safetensors." in notes  # nothing in silence
+    assert "Generated with the autoencoder (VAE) in xl.safetensors." in notes  # nothing in silence
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_the_result_says_what_it_is(bench: WorkerContext) -> None:
     assert text.endswith("Postprocess upscale by: 4, Postprocess upscaler: R-ESRGAN 4x+")
     settings = read_image_settings(saved.path)
     assert settings.values["prompt"] == "a red boat"
-    assert settings.notes == ["It was made larger afterwards, with deep/RealESRGAN_x4plus."]
+    assert settings.notes == ["It was enlarged afterwards, with deep/RealESRGAN_x4plus."]
     assert [image.path for image in bench.home.gallery.search("boat upscaled")] == [saved.path]
     assert bench.home.gallery.get_seconds_per_megapixel("other") is None
 

@@ -197,20 +197,20 @@ def test_ten_rows_a_second_but_nothing_lost(jobs: Jobs) -> None:
     claimed = jobs.claim("cpu")
     assert claimed
     report = Reporter(jobs, id)
-    report(Progress(0, 99, "Painting"))
+    report(Progress(0, 99, "Generating"))
     beat = jobs.get(id).revision  # type: ignore[union-attr]
     for step in range(50):
-        report(Progress(step, 99, "Painting", preview=b"jpeg" if step == 1 else None))
+        report(Progress(step, 99, "Generating", preview=b"jpeg" if step == 1 else None))
     assert jobs.get(id).revision - beat <= 1  # type: ignore[union-attr]
-    report(Progress(50, 99, "Painting", images=({"path": "a"},)))  # at once: a picture is ready
+    report(Progress(50, 99, "Generating", images=({"path": "a"},)))  # at once: a picture is ready
     job = jobs.get(id)
     assert job
     assert (job.progress.step, job.progress.preview, len(job.progress.images)) == (50, b"jpeg", 1)
     jobs.cancel(id)
-    report(Progress(51, 99, "Painting", images=({"path": "a"},)))  # too soon to ask the table
+    report(Progress(51, 99, "Generating", images=({"path": "a"},)))  # too soon to ask the table
     time.sleep(0.11)
     with pytest.raises(Cancelled):
-        report(Progress(52, 99, "Painting", images=({"path": "a"},)))
+        report(Progress(52, 99, "Generating", images=({"path": "a"},)))
 
 
 def test_a_report_that_the_disk_does_not_take_is_left_out_and_a_stop_is_heard_all_the_same(
@@ -222,7 +222,7 @@ def test_a_report_that_the_disk_does_not_take_is_left_out_and_a_stop_is_heard_al
         assert jobs.claim("cpu")
         report = Reporter(jobs, id)
         disk.arm_for_good()
-        report(Progress(1, 9, "Painting", preview=b"jpeg"))
+        report(Progress(1, 9, "Generating", preview=b"jpeg"))
         disk.disarm()
         jobs.cancel(id)
         disk.arm_for_good()
@@ -242,7 +242,7 @@ def test_a_preview_that_was_not_taken_comes_with_the_next_report(settings: Setti
         assert jobs.claim("cpu")
         report = Reporter(jobs, id)
         disk.arm_for_good()
-        report(Progress(1, 9, "Painting", preview=b"jpeg"))
+        report(Progress(1, 9, "Generating", preview=b"jpeg"))
         disk.disarm()
         report(Progress(2, 9, "Decoding"))
         assert jobs.get(id).progress.preview == b"jpeg"  # type: ignore[union-attr]

@@ -242,7 +242,7 @@ def test_previews_and_sweeps(z: WorkerContext) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(SCHEDULERS) - set(FLOW_SCHEDULER_SPECS)))
 def test_other_schedulers_are_refused_by_name(z: WorkerContext, name: str) -> None:
-    with refused(InvalidSpec, "Scheduler") as caught:
+    with refused(InvalidSpec, "Sampler") as caught:
         generate(z, OURS | {"scheduler": name}, lambda progress: None)
     assert name in str(caught.value)
 

@@ -57,7 +57,7 @@ def test_a_lora_under_another_name(settings: Settings) -> None:
         recipe = recipe_of(FileReference("lora", "ink", digest), loras=[use("ink")])
         found, matches = look_up_files(library, recipe)
         assert found.values["loras"] == [use("my-ink")]
-        assert found.notes == ["The LoRA ink of that picture is called my-ink here."]
+        assert found.notes == ["The LoRA ink of that image is called my-ink here."]
         assert matches[0].name == "my-ink"
 
 
@@ -79,7 +79,7 @@ def test_a_file_of_the_right_name_is_compared(settings: Settings) -> None:
     found, _ = look_up_files(library, other)
     assert found.values["loras"] == [use("ink")]
     assert found.notes == [
-        "The LoRA ink here is not the file that the picture was made with; it will look different."
+        "The LoRA ink here is not the file the image was made with; it will look different."
     ]
     # the right one under another name comes before the wrong one under the right name
     right = write_lora(settings.loras / "right.safetensors", 2.0, sshs_model_hash="cd" * 32)
@@ -103,10 +103,10 @@ def test_what_is_not_here_is_named_and_left_out(settings: Settings) -> None:
     found, _ = look_up_files(Library(settings), recipe)
     assert found.values == {"hires_upscaler": "", "loras": []}
     assert found.notes == [
-        "The model dream (hash 45dee52b) is not here; the chosen one stays.",
+        "The model dream (hash 45dee52b) is not here; the selected one is kept.",
         "The LoRA ink (hash 1c5d5a9d4f3e) is not here; it is left out.",
-        "The upscaler 4x-Sharp is not here; Lanczos is taken.",
-        "The VAE with the hash 735e4c3a44 is not here; the chosen one stays.",
+        "The upscaler 4x-Sharp is not here; Lanczos is used.",
+        "The VAE with the hash 735e4c3a44 is not here; the selected one is kept.",
         "The LoRA other is not here; it is left out.",
         "The embedding hands is not here; its name stays in the prompt as words.",
     ]
@@ -121,7 +121,7 @@ def test_civitais_number_by_the_file_beside_it(settings: Settings) -> None:
     by_number = recipe_of(FileReference("lora", "", "", (0.4, 0.4), "135867"))
     found, _ = look_up_files(library, by_number)
     assert found.values["loras"] == [use("my-ink", 0.4)]
-    assert found.notes == ["The LoRA of that picture is called my-ink here."]
+    assert found.notes == ["The LoRA of that image is called my-ink here."]
     by_hash = recipe_of(FileReference("lora", "x", "aabbccddee"), loras=[use("x")])
     assert look_up_files(library, by_hash)[0].values["loras"] == [use("my-ink")]
 

@@ -112,7 +112,7 @@ def test_one_for_another_family(library: Library, folder: Path) -> None:
     assert not uses.by_name
     assert not uses.faults
     assert uses.notes == [
-        "The embedding xl is for Stable Diffusion XL, and mymodel is not; it is read as plain words."
+        "The embedding xl is for Stable Diffusion XL, but mymodel is not; it is read as plain words."
     ]
     assert "is for Stable Diffusion XL" in resolve(library, "embedding:xl").faults[0]
     assert names(resolve(library, "a boat, xl", widths=SDXL)) == {"xl": "xl"}
@@ -134,8 +134,7 @@ def test_of_two_that_fit_the_choice_is_said(library: Library, folder: Path) -> N
     uses = resolve(library, "hands, embedding:pos/hands")
     assert names(uses) == {"hands": "neg/hands", "pos/hands": "pos/hands"}
     assert uses.notes == [
-        "hands is the embedding neg/hands; there is also pos/hands. Write embedding:pos/hands for "
-        "another one."
+        "hands is the embedding neg/hands; there is also pos/hands. Write embedding:pos/hands for another."
     ]
     save_file({"emb_params": vectors()}, folder / "hands.safetensors")
     uses = resolve(library, "hands")  # the whole name of one

@@ -335,7 +335,7 @@ def test_a_single_file_of_a_family_without_is_said_to_be_none(tmp_path: Path) ->
 
 def test_a_text_under_the_name_of_a_gguf_file(tmp_path: Path) -> None:
     (tmp_path / "it.gguf").write_text("only words, and enough of them")
-    assert identify_file(tmp_path / "it.gguf").problem == "is no GGUF file, though it is named so"
+    assert identify_file(tmp_path / "it.gguf").problem == "is not a GGUF file, despite its name"
 
 
 def test_a_gguf_file_says_what_it_predicts_and_takes(tmp_path: Path) -> None:

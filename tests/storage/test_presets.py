@@ -91,7 +91,7 @@ def test_the_shipped_ones_are_listed_and_fit_the_embedded_model(
 ) -> None:
     assert presets.list_names() == NAMES
     assert len(NAMES) >= 3
-    first = presets.load("Pocket - first picture")
+    first = presets.load("Pocket - first image")
     assert first.width == first.height == read_model_info(shipped("assets") / "pocket").native_size
 
 
@@ -234,4 +234,4 @@ def test_all_bad_fields_are_named(presets: Presets[GenerationRequest]) -> None:
         presets.load("mine")
     assert all(fault.startswith("The preset mine: ") for fault in caught.value.faults)
     named = {fault.split(": ")[1] for fault in caught.value.faults}
-    assert named == {"Steps", "Seed", "Prompt", "Width", "stesp", "Scheduler", "Pictures"}
+    assert named == {"Steps", "Seed", "Prompt", "Width", "stesp", "Sampler", "Images"}

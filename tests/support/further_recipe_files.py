@@ -136,9 +136,9 @@ FURTHER_FILES: dict[str, RecipeFile] = {
             "loras": [{"name": "inkXL", "unet": 0.4, "text_encoder": 0.4}],
         },
         (
-            "Not here: ControlNet; the picture will differ.",
-            "Not here: its high resolution fix; the picture will differ.",
-            "Not taken over: upscale_model.",
+            "Not available here: ControlNet; the image will differ.",
+            "Not available here: its high resolution fix; the image will differ.",
+            "Not loaded: upscale_model.",
         ),
     ),
     # Structure: as INVOKE_2 of recipe_texts.py; the flags of CompVis/stable-diffusion's fork's CLI.
@@ -157,7 +157,7 @@ FURTHER_FILES: dict[str, RecipeFile] = {
             "guidance": 7.5,
             "scheduler": "DDIM",
         },
-        ("Not taken over: --seamless, -G.",),
+        ("Not loaded: --seamless, -G.",),
     ),
     "NovelAI 3": RecipeFile(
         "NovelAI",
@@ -175,11 +175,11 @@ FURTHER_FILES: dict[str, RecipeFile] = {
             "noise_schedule": "Karras",
         },
         (
-            "NovelAI's model is not to be had; choose one: the picture will differ.",
-            "Not here: SMEA; the picture will differ.",
-            "Not here: SMEA DYN; the picture will differ.",
-            "Not here: vibe transfer; the picture will differ.",
-            "Not taken over: controlnet_strength.",
+            "NovelAI's model is not available; choose another: the image will differ.",
+            "Not available here: SMEA; the image will differ.",
+            "Not available here: SMEA DYN; the image will differ.",
+            "Not available here: vibe transfer; the image will differ.",
+            "Not loaded: controlnet_strength.",
         ),
     ),
     "SwarmUI 0.6": RecipeFile(
@@ -201,7 +201,7 @@ FURTHER_FILES: dict[str, RecipeFile] = {
             "noise_schedule": "Uniform",
             "loras": [{"name": "ink", "unet": 0.5, "text_encoder": 0.25}],
         },
-        ("Not taken over: controlnetmodel.",),
+        ("Not loaded: controlnetmodel.",),
     ),
     # Structure: XMP's elements instead of attributes (XMP specification part 1, 7.4 and 7.8).
     "Draw Things, elements": RecipeFile(
@@ -241,6 +241,6 @@ FURTHER_FILES: dict[str, RecipeFile] = {
             )
         ),
         {"prompt": "a boat", "seed": 3, "model": "tiny_v1", "clip_skip": 2},
-        ("Not taken over: use_face_correction.",),
+        ("Not loaded: use_face_correction.",),
     ),
 }

@@ -65,7 +65,7 @@ FILES: dict[str, RecipeFile] = {
         FOOOCUS_VALUES,
         (
             "Styles 'Fooocus V2', 'SAI Cinematic': written out in the prompt.",
-            "Not here: Fooocus' sharpness, ADM guidance, adaptive CFG; the picture will differ.",
+            "Not available here: Fooocus' sharpness, ADM guidance, adaptive CFG; the image will differ.",
         ),
         (("model", "tinyXL_v8", "aeb7e9e689"), ("lora", "inkXL", "4852686128")),
     ),
@@ -112,7 +112,7 @@ FILES: dict[str, RecipeFile] = {
             "model": "tinyXL",
             "loras": [{"name": "inkXL", "unet": 0.5, "text_encoder": 0.5}],
         },
-        ("Styles Default: not here; it will differ.",),
+        ("Styles Default: not available here; the image will differ.",),
     ),
     "InvokeAI 5": RecipeFile(
         "InvokeAI",
@@ -133,7 +133,7 @@ FILES: dict[str, RecipeFile] = {
             "vae": "sharp-vae",
             "loras": [{"name": "inkXL", "unet": 0.4, "text_encoder": 0.4}],
         },
-        ("Not here: IP-Adapter; the picture will differ.",),
+        ("Not available here: IP-Adapter; the image will differ.",),
         (("model", "tinyXL", ""), ("vae", "sharp-vae", ""), ("lora", "inkXL", "")),
     ),
     "InvokeAI 3": RecipeFile(
@@ -171,7 +171,7 @@ FILES: dict[str, RecipeFile] = {
             "scheduler": "LMS",
             "model": "tiny_v1",
         },
-        ("Not here: what was done to the finished picture; the picture will differ.",),
+        ("Not available here: what was done to the finished image; the image will differ.",),
         (("model", "tiny_v1", INVOKE_2["model_hash"]),),
     ),
     # Structure: CompVis/stable-diffusion, docs/features/CLI.md (lstein's fork); d3x-at/sd-parsers.
@@ -215,7 +215,7 @@ FILES: dict[str, RecipeFile] = {
             "hires_resize": "pixel",
             "hires_upscaler": "4x-Grain",
         },
-        ("Not taken over: freeublockone.",),
+        ("Not loaded: freeublockone.",),
         (
             ("model", "tiny_v1", "ab" * 32),
             ("lora", "ink", "cd" * 32),
@@ -259,10 +259,8 @@ FILES: dict[str, RecipeFile] = {
             "scheduler": "Euler a",
         },
         (
-            "Characters with prompts and places of their own: 1. Here all are one prompt: it will "
-            "differ.",
-            "NovelAI's model (NovelAI Diffusion V4 37442FCA) is not to be had; choose one: the "
-            "picture will differ.",
+            "Characters with their own prompts and positions: 1. Here all become one prompt: the image will differ.",
+            "NovelAI's model (NovelAI Diffusion V4 37442FCA) is not available; choose another: the image will differ.",
         ),
     ),
     "NovelAI 1": RecipeFile(
@@ -288,9 +286,8 @@ FILES: dict[str, RecipeFile] = {
             "strength": 0.4,
         },
         (
-            "NovelAI's model (Stable Diffusion 1D44365E) is not to be had; choose one: the picture "
-            "will differ.",
-            "It was made from another picture, which the file does not hold.",
+            "NovelAI's model (Stable Diffusion 1D44365E) is not available; choose another: the image will differ.",
+            "It was made from another image, which is not in the file.",
         ),
     ),
     "NovelAI hidden": RecipeFile(
@@ -318,7 +315,9 @@ FILES: dict[str, RecipeFile] = {
             "scheduler": "Euler a",
             "vae": "",
         },
-        ("Its sampler adds noise at each step, there from another source: it differs.",),
+        (
+            "Its sampler adds noise at each step, from a different source there: the image will differ.",
+        ),
     ),
     "Easy Diffusion JPEG": RecipeFile(
         "Easy Diffusion",
@@ -385,8 +384,8 @@ FILES: dict[str, RecipeFile] = {
             "loras": [{"name": "ink_lora_f16", "unet": 0.6, "text_encoder": 0.6}],
         },
         (
-            "Its noise is made in its own way (Scale Alike): it will differ.",
-            "Not taken over: strength.",
+            "Its noise is generated in its own way (Scale Alike): the image will differ.",
+            "Not loaded: strength.",
         ),
     ),
     "Tensor.Art": RecipeFile(
@@ -407,7 +406,7 @@ FILES: dict[str, RecipeFile] = {
             "model": "tiny_v1",
             "loras": [{"name": "ink", "unet": 0.8, "text_encoder": 0.8}],
         },
-        ("Not taken over: imageCount.",),
+        ("Not loaded: imageCount.",),
         (("model", "tiny_v1", "aabbccddee"), ("lora", "ink", "0123456789ab")),
     ),
     "Stability Matrix": RecipeFile(
@@ -460,8 +459,8 @@ FILES: dict[str, RecipeFile] = {
         ),
         {"prompt": "a red boat, wide", "negative_prompt": "fog, rain"},
         (
-            "Not taken over: '--no fog, rain --ar 2:1 --v 6'.",
-            "Midjourney writes no settings that can be used here; its prompt is taken.",
+            "Not loaded: '--no fog, rain --ar 2:1 --v 6'.",
+            "Midjourney saves no settings that can be used here; its prompt is used.",
         ),
     ),
     # Structure: the credit that Google's image models write (photoshop:Credit in XMP).
@@ -469,19 +468,19 @@ FILES: dict[str, RecipeFile] = {
         "Google's Gemini or Imagen",
         ImageMetadata(xmp="<photoshop:Credit>Made with Google AI</photoshop:Credit>"),
         {},
-        ("Google's Gemini or Imagen writes no settings that can be used here.",),
+        ("Google's Gemini or Imagen saves no settings that can be used here.",),
     ),
     "Firefly": RecipeFile(
         "Adobe Firefly",
         ImageMetadata(xmp=wrap_xmp(xmp_CreatorTool="Adobe Firefly")),
         {},
-        ("Adobe Firefly writes no settings that can be used here.",),
+        ("Adobe Firefly saves no settings that can be used here.",),
     ),
     "ChatGPT": RecipeFile(
         "ChatGPT (DALL·E)",
         ImageMetadata(exif={"Software": "OpenAI ChatGPT"}),
         {},
-        ("ChatGPT (DALL·E) writes no settings that can be used here.",),
+        ("ChatGPT (DALL·E) saves no settings that can be used here.",),
     ),
     # Structure: the IPTC's digital source type, as the newscodes page writes it.
     "IPTC": RecipeFile(
@@ -493,7 +492,7 @@ FILES: dict[str, RecipeFile] = {
             )
         ),
         {},
-        ("A program that calls it made by AI writes no settings that can be used here.",),
+        ("A program that calls it made by AI saves no settings that can be used here.",),
     ),
 }
 

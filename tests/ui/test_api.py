@@ -336,7 +336,7 @@ def test_nonsense_in_every_field_is_a_list_of_sentences(served: Served, value: A
 
 def test_all_bad_fields_in_one_message(client: Client, served: Served) -> None:
     said_before = len(served.log.read_text())
-    with refused(AppError, "Prompt", "Width", "Steps", "Scheduler") as caught:
+    with refused(AppError, "Prompt", "Width", "Steps", "Sampler") as caught:
         client.predict(
             api_name="/generate",
             **QUICK | {"prompt": "a (cat:2000)", "width": 7, "steps": "x<y", "scheduler": "Eular"},

@@ -241,7 +241,7 @@ def test_a_guest_sees_and_may_do_nothing(tab: ModelsTab, sites: Sites) -> None:
 def test_the_list_shows_bytes_and_buttons(tab: ModelsTab, desk: Services) -> None:
     jobs = desk.home.jobs
     job_id = jobs.submit("download", {"link": LORA, "name": HOSTILE}, owner=OWNER.id)
-    assert "waiting for its turn" in poll(tab)[tab.download_bar.list]
+    assert "waiting in the queue" in poll(tab)[tab.download_bar.list]
     jobs.claim("cpu", kinds=("download",))
     message = "1.20 GB of 6.94 GB, 23.0 MB/s"
     jobs.report_progress(job_id, Progress(12, 69, message, eta_seconds=249))

@@ -384,8 +384,8 @@ def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) ->
             "Width",
             "Height",
             "Steps",
-            "Pictures",
-            "At once",
+            "Images",
+            "Batch size",
         ]
     assert jobs.list_recent(1) == before
     most = asked(steps=61)

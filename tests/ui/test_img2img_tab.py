@@ -579,7 +579,7 @@ def test_how_many_steps_of_a_strip_is_a_number(desk: Services) -> None:
 
 def test_without_a_picture_all_faults_are_said_at_once(img2img: Img2Img, inpaint: Inpaint) -> None:
     for tab in (img2img, inpaint):
-        with refused(InvalidSpec, "Picture", "Prompt", "Steps"):
+        with refused(InvalidSpec, "Image", "Prompt", "Steps"):
             tab.parse_request(page(tab, steps="many", prompt="a (cat:2000)"))
 
 

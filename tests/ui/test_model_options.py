@@ -130,6 +130,6 @@ def test_the_vae_is_chosen_among_the_files(desk: Services) -> None:
     write_weights(desk.home.settings.vaes / "anime.safetensors", vae)
     with unopened_page():
         tab = Txt2Img(desk)
-    assert tab.list_vae_choices() == [("the model's own", ""), ("anime", "anime")]
+    assert tab.list_vae_choices() == [("Model default", ""), ("anime", "anime")]
     updates = tab.load_request(GenerationRequest(vae="anime"), OWNER)
     assert updates[tab.form["vae"]].value == "anime"

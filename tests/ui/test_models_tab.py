@@ -68,7 +68,7 @@ def test_what_came_of_a_click_is_one_line(
     for name in ("ink", "fog"):
         write_weights(desk.home.settings.models / f"{name}.safetensors", kohya_lora(CROSS))
         outcome = click(tab, "move", f"models/{name}.safetensors")[tab.outcome]
-        assert f"{name}.safetensors is in loras/ now." in outcome
+        assert f"{name}.safetensors is now in loras/." in outcome
     assert click(tab, "favourite", "lora/ink")[tab.outcome] == ""  # its star shows it
     assert toasts == []
 
@@ -103,7 +103,7 @@ def test_a_broken_embedding_says_why(tab: ModelsTab, desk: Services) -> None:
     write_weights(desk.home.settings.embeddings / "odd.safetensors", odd)
     page = shown(tab)
     assert "odd" not in names(page)
-    assert "It has 2 vectors in clip_l and 3 in clip_g." in page
+    assert "It has 2 vectors in clip_l but 3 in clip_g." in page
 
 
 @pytest.mark.parametrize("loaded_bytes", [0, 5 * 10**6])
@@ -342,7 +342,7 @@ def test_an_upscaler_opens_its_own_tab_and_the_rest_says_where_it_is_set(
     assert said == []  # both are seen at once
     assert use("vae", "anime") == ("txt2img", {"vae": "anime"})
     assert use("lora", HOSTILE) is None
-    assert said[0] == "anime is set in txt2img, under “For experts”."
+    assert said[0] == "anime is set in txt2img, under “Advanced”."
     assert "under “LoRAs”" in said[1]
     assert "<script" not in said[1]
 

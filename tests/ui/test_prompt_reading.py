@@ -42,7 +42,7 @@ def test_words_that_change_say_their_steps() -> None:
 def test_branches_say_their_weight() -> None:
     html = render(prompt="a :0.5 AND b")
     assert "AND: 2 prompts" in html
-    assert ("weight 1, its branch: 0.5", "a") in list_titles(html)
+    assert ("weight 1, AND weight 0.5", "a") in list_titles(html)
 
 
 def test_an_alternation_is_cut_short() -> None:

@@ -72,7 +72,7 @@ def test_a_dropped_picture_fills_the_form_and_says_what_it_lacks(
     panel = updates[tab.recipe_import.panel].value
     assert "Made with A1111" in panel
     assert "Steps 12" in panel
-    assert "Not taken over: Refiner." in panel
+    assert "Not loaded: Refiner." in panel
     assert "The LoRA ink is not here; it is left out." in panel
     assert updates[tab.recipe_import.file] is None
 
@@ -123,7 +123,7 @@ def test_values_that_are_not_valid_are_named(tab: Txt2Img) -> None:
     updates = paste(tab, TEXT.replace("Steps: 12", "Steps: 500").replace("64x64", "70x70"))
     assert tab.form["steps"] not in updates
     panel = updates[tab.recipe_import.panel].value
-    assert "Steps: has to be 150 or less" in panel
+    assert "Steps: must be 150 or less" in panel
     assert "Width" in panel
 
 
@@ -150,7 +150,7 @@ def test_one_of_several_recipes(tab: Txt2Img, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_recipe_is_varied_in_a_sweep(tab: Txt2Img) -> None:
     panel = paste(tab, TEXT)[tab.recipe_import.panel].value
-    assert "Vary this recipe" in panel
+    assert "Vary in a sweep" in panel
     values = json.dumps({"prompt": "a boat", "seed": 7, "steps": 12, "num_images": 3})
     handed = tab.recipe_import.build_handoff(pressed("vary", values), OWNER)
     assert handed is not None

@@ -335,8 +335,8 @@ def test_axes_hand_in_hand_are_one_and_a_single_one_flows() -> None:
     )
     board = made(zipped)
     assert [title for title, _ in board.axes] == [
-        "Scheduler + Steps",
-        "Guidance",
+        "Sampler + Steps",
+        "CFG scale",
     ]
     assert board.axis_indices == (0, 1)
     assert board.axes[0][1] == ("Euler · Steps 2", "DDIM · Steps 4")
@@ -500,7 +500,7 @@ def test_a_guest_is_told_the_limit_before_anything_is_planned(tab: SweepTab, by:
 
 def test_time_is_said_only_where_it_was_measured(tab: SweepTab, desk: Services, by: Any) -> None:
     sent = page(tab, tab.fill_form(GRID, OWNER))
-    assert "not measured on this machine yet" in tab.update_plan(sent, by(OWNER))[tab.plan]
+    assert "time not measured on this machine yet" in tab.update_plan(sent, by(OWNER))[tab.plan]
     request = GenerationRequest(**SMALL, steps=10).resolve(64, 7)
     desk.home.gallery.save(
         Image.new("RGB", (64, 64)),

@@ -109,7 +109,7 @@ def test_no_guidance_is_said(tab: Txt2Img) -> None:
 
 def test_what_does_not_fit_is_refused_before_a_job_is_queued(tab: Txt2Img) -> None:
     request = GenerationRequest(model="turbo", scheduler="DDIM", noise_schedule="Uniform")
-    with refused(InvalidSpec, "Scheduler"):
+    with refused(InvalidSpec, "Sampler"):
         tab.services.prepare_generation(request, Visitor("ann", is_guest=False))
 
 

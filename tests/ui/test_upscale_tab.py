@@ -173,7 +173,7 @@ def test_settings_of_a_picture_find_its_upscaler_or_say_that_it_is_not_here(
 
     updates, panel = read()
     assert updates[tab.form["hires_upscaler"]] == ""
-    assert "The upscaler RealESRGAN_x4plus is not here; Lanczos is taken." in panel
+    assert "The upscaler RealESRGAN_x4plus is not here; Lanczos is used." in panel
     there = desk.home.settings.upscalers / "deep" / "RealESRGAN_x4plus.safetensors"
     upscalers.write(there, upscalers.rrdb(blocks=1))
     updates, panel = read()

@@ -70,7 +70,7 @@ def choose_model_files(
     if missing or not parts:
         raise BadFile(
             f"The repository has no files for {', '.join(missing) or 'any part'}, which its "
-            f"{INDEX_FILE} names; it is not whole."
+            f"{INDEX_FILE} names; it is incomplete."
         )
     chosen_variant = _choose_variant(by_part, variant)
     chosen = [file for file in files if file.path == INDEX_FILE or _LICENCE.fullmatch(file.path)]
@@ -85,22 +85,24 @@ def _choose_variant(by_part: Mapping[str, Sequence[ListedFile]], variant: Varian
     for part, files in by_part.items():
         if part not in with_weights and any(_is_pickle(file.path) for file in files):
             raise BadFile(
-                f"The weights of {part} are there only as pickles, which can carry programs; look "
-                "for a repository with .safetensors files."
+                f"The weights of {part} are only available as pickles, which can contain "
+                "programs; look for a repository with .safetensors files."
             )
     if not with_weights:
         raise BadFile("The repository has no .safetensors files.")
     has_fp16 = all("fp16" in found for found in with_weights.values())
     has_full = all("" in found for found in with_weights.values())
     if variant == "fp16" and not has_fp16:
-        raise BadFile("Not every part of it is there as fp16; take the full one.")
+        raise BadFile("Not every part of it is available in fp16; choose full precision.")
     if variant == "full" and not has_full:
-        raise BadFile("Not every part of it is there in full precision; take fp16.")
+        raise BadFile("Not every part of it is available in full precision; choose fp16.")
     if variant != "full" and has_fp16:
         return "fp16"
     if has_full:
         return ""
-    raise BadFile("Neither fp16 nor full precision is there for every part of it.")
+    raise BadFile(
+        "Not every part of it is available in fp16, and not every part in full precision."
+    )
 
 
 def _list_variants(part: str, files: Sequence[ListedFile]) -> Collection[str]:

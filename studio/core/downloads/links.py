@@ -26,7 +26,7 @@ _REPOSITORY = re.compile(
     r"(?P<owner>[A-Za-z0-9][\w.-]{0,95})/(?P<name>[A-Za-z0-9][\w.-]{0,95})"
     r"(?:@(?P<revision>[\w./-]{1,200}))?(?P<file>(?:/[^/?#@]+)+)?"
 )
-_WAYS = "paste org/name from Hugging Face, a page of Civitai, or the https address of a file"
+_WAYS = "paste org/name from Hugging Face, a Civitai page, or the https address of a file"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def parse_link(text: str) -> Link:
     """Return what a pasted text means. Raises BadFile for what is no link that can be followed."""
     text = text.strip()
     if not text:
-        raise BadFile(f"There is no link yet: {_WAYS}.")
+        raise BadFile(f"Link: required; {_WAYS}.")
     if len(text) > MAX_LINK_CHARS or not text.isprintable():
         raise BadFile(f"{quote(text)} is not a link; {_WAYS}.")
     if "://" not in text and text.split("/")[0].lower() in (*HUB_HOSTS, *CIVITAI_HOSTS):
@@ -91,25 +91,25 @@ def _split_address(text: str) -> SplitResult:
         parts = urlsplit(text)
         host, _port = parts.hostname, parts.port
     except ValueError:
-        raise BadFile(f"{quote(text)} is no address; {_WAYS}.") from None
+        raise BadFile(f"{quote(text)} is not an address; {_WAYS}.") from None
     if parts.scheme.lower() != "https":
         raise BadFile(
             f"{quote(text)} does not begin with https://; files sent without https could be "
             "altered on the way, so only https is accepted."
         )
     if not host:
-        raise BadFile(f"{quote(text)} names no site; {_WAYS}.")
+        raise BadFile(f"{quote(text)} contains no site; {_WAYS}.")
     if parts.username is not None or parts.password is not None:
-        raise BadFile("The link has a name or a password in it; leave them out of it.")
+        raise BadFile("The link contains a user name or password; remove them.")
     return parts
 
 
 def _parse_hub_path(parts: SplitResult, text: str) -> HubLink:
     names = [unquote(name) for name in parts.path.split("/") if name]
     if names and names[0] in ("datasets", "spaces", "collections", "papers"):
-        raise BadFile(f"{quote(text)} is no model on the hub; paste the page of a model.")
+        raise BadFile(f"{quote(text)} is not a model on the hub; paste the page of a model.")
     if len(names) < 2 or not _REPOSITORY.fullmatch("/".join(names[:2])):
-        raise BadFile(f"{quote(text)} is no model's page; it should end like org/name.")
+        raise BadFile(f"{quote(text)} is not a model page; it should end with org/name.")
     repository = "/".join(names[:2])
     if len(names) == 2:
         return HubLink(repository)
@@ -117,13 +117,13 @@ def _parse_hub_path(parts: SplitResult, text: str) -> HubLink:
         return HubLink(repository, names[3])
     if names[2] in ("blob", "resolve", "raw") and len(names) > 4:
         return _check_file(HubLink(repository, names[3], "/".join(names[4:])))
-    raise BadFile(f"{quote(text)} is neither a model's page nor the page of one file of it.")
+    raise BadFile(f"{quote(text)} is neither the page of a model nor of one of its files.")
 
 
 def _check_file(link: HubLink) -> HubLink:
     """Raise BadFile for a path that leads out of its repository."""
     if {"", ".", ".."} & set(link.file.split("/")) and link.file:
-        raise BadFile(f"{quote(link.file)} is no file of a repository.")
+        raise BadFile(f"{quote(link.file)} is not a file in a repository.")
     return link
 
 
@@ -139,7 +139,7 @@ def _parse_civitai_path(parts: SplitResult, text: str) -> CivitaiLink:
         case ["model-versions", number] if _is_number(number):
             return CivitaiLink(version_id=int(number))
     raise BadFile(
-        f"{quote(text)} is no model's page on Civitai; it looks like civitai.com/models/123."
+        f"{quote(text)} is not a model page on Civitai; those look like civitai.com/models/123."
     )
 
 

@@ -28,32 +28,32 @@ class DownloadSpec(Spec):
     link: str = spec_field(
         ...,
         title="Link",
-        help="org/name of the hub, a page of Civitai, or the https address of a file.",
+        help="org/name on the hub, a Civitai page, or the https address of a file.",
         min_length=1,
         max_length=MAX_LINK_CHARS,
     )
     name: str = spec_field(
         "",
         title="Name",
-        help="What it will be called here; empty takes the name that it has there.",
+        help="Its name here; empty uses the name it has there.",
         max_length=120,
     )
     variant: Variant = spec_field(
         "auto",
         title="Variant",
-        help="Half precision (fp16), full, or auto: fp16 where all of it is there.",
+        help="Half precision (fp16), full, or auto: fp16 if all of it is available.",
     )
     version: str = spec_field(
         "",
         title="Version",
-        help="Which commit or version, so that what is fetched is what was shown.",
+        help="Which commit or version, so that you download exactly what was shown.",
         max_length=200,
         pattern=r"^[\w./-]*$",
     )
     is_host_confirmed: bool = spec_field(
         False,
-        title="This site is meant",
-        help="Fetch from a site other than the hub and Civitai.",
+        title="Trust this site",
+        help="Download from a site other than the hub and Civitai.",
     )
 
     @field_validator("link", "name")

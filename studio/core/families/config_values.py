@@ -89,13 +89,13 @@ def check_config_values(file: str, config: Mapping[str, Any]) -> None:
         value = config.get(key)
         if value is not None and not _is_number(value, least, most, MAX_DEPTH):
             raise BadFile(
-                f"its {file} says {quote(value)} for {key}; that has to be a number from "
-                f"{least:,} to {most:,}."
+                f"its {file} says {quote(value)} for {key}; that must be a number from {least:,} "
+                f"to {most:,}."
             )
     for key in WORD_KEYS:
         value = config.get(key)
         if value is not None and not isinstance(value, str):
-            raise BadFile(f"its {file} says {quote(value)} for {key}; that has to be a word.")
+            raise BadFile(f"its {file} says {quote(value)} for {key}; that must be a word.")
 
 
 def _is_number(value: Any, least: float, most: float, depth: int) -> bool:

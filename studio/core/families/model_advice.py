@@ -26,7 +26,7 @@ _USUAL = {"steps": 6, "guidance": 1.5}
 # Made for the scheduler of latent consistency models.
 _CONSISTENCY_METHODS = ("lcm", "dmd", "dmd2")
 V_PREDICTION_QUESTION = (
-    "Its name says v-prediction and its file does not. If its pictures are only noise or strange "
+    "Its name says v-prediction, but its file does not. If its images are only noise or odd "
     "colours, choose v_prediction for it in the Models tab."
 )
 

@@ -36,8 +36,8 @@ def read_unet_config(
     in_channels = unet_config.get("in_channels")
     if in_channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
         raise UnknownFamily(
-            f"its U-Net takes {quote(in_channels)} channels; the studio runs those of 4, and of 9 "
-            "for inpainting."
+            f"its U-Net takes {quote(in_channels)} channels; the studio supports 4, and 9 for "
+            "inpainting."
         )
     return ConfigFacts(
         _read_native_size(unet_config, vae_config, native_size),
@@ -58,7 +58,7 @@ def estimate_decode_elements(vae_config: Mapping[str, Any]) -> int:
         channels = [int(width) for width in vae_config.get("block_out_channels", (128, 256))]
         return _check_elements(4 * channels[min(1, len(channels) - 1)] + 3)
     except (TypeError, ValueError, IndexError, OverflowError):
-        raise BadFile("its autoencoder's config names no widths that can be.") from None
+        raise BadFile("its autoencoder's config gives no valid widths.") from None
 
 
 def get_vae_scale_factor(vae_config: Mapping[str, Any]) -> int:
@@ -68,7 +68,7 @@ def get_vae_scale_factor(vae_config: Mapping[str, Any]) -> int:
     """
     widths = vae_config.get("block_out_channels", (1, 2, 3, 4))
     if not isinstance(widths, list | tuple) or not 1 <= len(widths) <= MAX_LEVELS:
-        raise BadFile("its autoencoder's config names no widths that can be.")
+        raise BadFile("its autoencoder's config gives no valid widths.")
     return 1 << (len(widths) - 1)
 
 
@@ -89,7 +89,7 @@ def _read_native_size(
     except (TypeError, ValueError, OverflowError):
         side = 0
     if not 8 <= side <= MAX_NATIVE_SIZE_PX:
-        raise BadFile("its configs of U-Net and autoencoder name no size of picture that can be.")
+        raise BadFile("the configs of its U-Net and autoencoder give no valid image size.")
     return side
 
 
@@ -111,4 +111,4 @@ def _estimate_activation_elements(
         elements = math.ceil(per_latent_pixel / get_vae_scale_factor(vae_config) ** 2)
         return _check_elements(max(1, elements))
     except (TypeError, ValueError, IndexError, OverflowError):
-        raise BadFile("its U-Net's config names no widths that can be.") from None
+        raise BadFile("its U-Net's config gives no valid widths.") from None

@@ -165,7 +165,7 @@ def _describe_transformers(blocks: _Blocks) -> dict[str, Any]:
     elif not blocks.mid_resnets:
         config["mid_block_type"] = None
     else:
-        raise BadFile("its U-Net has a middle block of a kind that the studio does not know.")
+        raise BadFile("its U-Net has an unknown kind of middle block.")
     mid_depth = blocks.mid_depth or 1
     uniform = [depths[0] if len(set(depths)) == 1 else 0 for depths in down]
     is_even = all(
@@ -178,9 +178,9 @@ def _describe_transformers(blocks: _Blocks) -> dict[str, Any]:
         config["transformer_layers_per_block"] = 1 if set(depths) == {1} else depths
         return config
     if any(0 in depths and any(depths) for depths in (*down, *blocks.up_depths)):
-        raise BadFile("its U-Net has transformers at places where the studio knows none.")
+        raise BadFile("its U-Net has transformers in unknown places.")
     if blocks.mid_depth:
-        raise BadFile("its U-Net's blocks are of depths that the studio does not know.")
+        raise BadFile("its U-Net's blocks have unknown depths.")
     config["transformer_layers_per_block"] = [_or_one(depths) for depths in down]
     config["reverse_transformer_layers_per_block"] = [
         _or_one(depths) for depths in blocks.up_depths

@@ -39,11 +39,11 @@ def read_z_image_config(
         if not 1 <= width <= MAX_WIDTH:
             raise ValueError(width)
     except (TypeError, ValueError, OverflowError):
-        raise BadFile("its transformer's config names no widths that can be.") from None
+        raise BadFile("its transformer's config gives no valid widths.") from None
     if channels != latent_channels:
         raise UnknownFamily(
-            f"its transformer takes {channels} channels and its autoencoder makes "
-            f"{latent_channels}; they are of different models."
+            f"its transformer takes {channels} channels but its autoencoder makes "
+            f"{latent_channels}; they belong to different models."
         )
     pixels_per_token = (get_vae_scale_factor(vae_config) * PATCH_SIDE) ** 2
     elements = ELEMENTS_PER_TOKEN_AND_WIDTH * width / pixels_per_token

@@ -29,20 +29,20 @@ class CarryOptions(Spec):
 
     carry: Carry = spec_field(
         "everything",
-        title="Settings in pictures",
-        help="everything: A1111's text, and the studio's own, which loses nothing; text: A1111's "
-        "alone, which most programs read; nothing: the gallery knows, the file does not.",
+        title="Settings in images",
+        help="everything: A1111's text and the studio's own, which loses nothing. text: A1111's "
+        "alone, which most programs read. nothing: only the gallery knows.",
     )
     ai_mark: bool = spec_field(
         True,
-        title="Say that it is made with AI",
-        help="IPTC's digital source type, which programs and sites read; it says nothing else.",
+        title="Mark as made with AI",
+        help="Writes IPTC's digital source type, which programs and sites read, and nothing else.",
     )
     comfyui_graph: bool = spec_field(
         False,
-        title="ComfyUI's graph too",
-        help="PNG files of what ComfyUI can do with its own nodes also carry its graph: dropped "
-        "there, they open.",
+        title="Include ComfyUI workflow",
+        help="PNG files also carry a ComfyUI workflow where ComfyUI's own nodes can do the same. "
+        "Drop one on ComfyUI to open it.",
     )
 
 

@@ -43,9 +43,11 @@ def list_differences(request: ResolvedRequest, plans: Iterable[PassPlan]) -> lis
     """
     notes = list(dict.fromkeys(note for plan in plans for note in _list_word_notes(plan)))
     if request.draws_step_noise or request.scheduler == "DPM++ SDE":
-        notes.append("The sampler adds noise at each step, in ComfyUI from another source.")
+        notes.append(
+            "The sampler adds noise at each step, which ComfyUI draws from a different source."
+        )
     if request.has_hires_pass:
-        notes.append("The second pass draws its noise in another way in ComfyUI.")
+        notes.append("ComfyUI draws the noise of the second pass differently.")
     return notes
 
 
@@ -58,8 +60,8 @@ def _list_word_notes(plan: PassPlan) -> Iterator[str]:
         weights = {fragment.weight for text in prompt.wordings for fragment in text.fragments}
         if is_a1111 and plan.emphasis == "Original" and weights - {1}:
             yield (
-                "Words with weights count a little differently in ComfyUI, which does not restore "
+                "Weighted words count slightly differently in ComfyUI, which does not restore "
                 "their mean."
             )
         elif min(weights, default=1) < 1:
-            yield "Weights below 1 count a little differently in ComfyUI."
+            yield "Weights below 1 count slightly differently in ComfyUI."

@@ -46,7 +46,7 @@ def format_prompt(
     is_single = len(plan.branches) == 1 and plan.branches[0].weight == 1 and len(wordings) == 1
     if not is_single or len(wordings[0].texts) != 1 or len(wordings[0].texts[0]) > 1:
         raise ValueError(
-            "ComfyUI's text node has no AND, BREAK, blend or words that change on the way."
+            "ComfyUI's text node has no AND, BREAK, blend, or words that change between steps."
         )
     parts = []
     for chunk in wordings[0].texts[0]:

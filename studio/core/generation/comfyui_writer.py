@@ -151,20 +151,19 @@ def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
     faults = []
     if used_files.get("model") is None:
         faults.append(
-            f"Model: ComfyUI loads checkpoints of one file, and {shorten_name(request.model)} is "
-            "not known as one."
+            f"Model: ComfyUI loads single-file checkpoints, and {shorten_name(request.model)} is "
+            "not one."
         )
     overrides = dict(used_files.overrides)
     if "zero_snr" in overrides and "prediction_type" not in overrides:
         faults.append(
-            "Model: its zero terminal SNR was decided here and what it predicts was not, and "
-            "ComfyUI's node asks for both; decide both under Model settings."
+            "Model: its zero terminal SNR was set here but its prediction type was not, and "
+            "ComfyUI's node needs both; set both under Model settings."
         )
     faults += _find_sampler_faults(request)
     if request.emphasis == "No norm" and "emphasis" not in request.inactive_fields:
         faults.append(
-            "Emphasis: ComfyUI's text node does not weigh words by No norm; its own way is nearest "
-            "to compel."
+            "Emphasis: ComfyUI's text node has no No norm; its own emphasis is closest to compel."
         )
     if request.image and request.resize_mode == "fill" and not request.is_masked:
         faults.append("Resize mode: ComfyUI's own nodes do not fill edges.")
@@ -172,14 +171,14 @@ def _find_faults(request: ResolvedRequest, used_files: UsedFiles) -> list[str]:
         neutral = field_meta(GenerationRequest, name).get("neutral", [info.default])[0]
         is_neutral = getattr(request, name) in (neutral, info.default)
         if name not in _SAID_FIELDS and name not in request.inactive_fields and not is_neutral:
-            faults.append(f"{info.title}: ComfyUI's own nodes have nothing like it.")
+            faults.append(f"{info.title}: ComfyUI's own nodes have no equivalent.")
     return faults
 
 
 def _find_sampler_faults(request: GenerationRequest) -> list[str]:
     faults = []
     if request.scheduler not in SAMPLERS:
-        faults.append(f"Scheduler: ComfyUI has no {request.scheduler}.")
+        faults.append(f"Sampler: ComfyUI has no {request.scheduler}.")
     schedule = _get_schedule(request)
     if schedule in SCHEDULES:
         return faults
@@ -187,8 +186,8 @@ def _find_sampler_faults(request: GenerationRequest) -> list[str]:
         faults.append(f"Schedule: ComfyUI's KSampler has no {schedule}; choose another.")
     else:
         faults.append(
-            f"Schedule: ComfyUI's KSampler has no {schedule}, and {request.scheduler} runs on "
-            "nothing else here; choose another scheduler."
+            f"Schedule: ComfyUI's KSampler has no {schedule}, and {request.scheduler} supports "
+            "nothing else here; choose another sampler."
         )
     return faults
 
@@ -289,7 +288,7 @@ def _add_start(graph: ComfyGraph, request: ResolvedRequest, vae: Link) -> Link:
         return [graph.add("EmptyLatentImage", **size, batch_size=1), 0]
     file_name = f"{request.image[:16]}.png"
     graph.notes.append(
-        f"Put the picture that it was made from into ComfyUI's folder input, as {file_name}."
+        f"Put the image it was made from into ComfyUI's input folder, as {file_name}."
     )
     loaded = graph.add("LoadImage", image=file_name)
     crop = "center" if request.resize_mode == "crop" else "disabled"
@@ -338,7 +337,7 @@ def _add_hires_pass(graph: ComfyGraph, request: ResolvedRequest, vae: Link, late
         image: Link = [graph.add("VAEDecode", samples=latent, vae=vae), 0]
         if request.active_upscaler:
             name = f"{shorten_name(request.active_upscaler)}.pth"
-            graph.notes.append(f"The upscaler is looked for as {name}; choose your file of it.")
+            graph.notes.append(f"The upscaler is expected as {name}; choose your own file for it.")
             loader = graph.add("UpscaleModelLoader", model_name=name)
             enlarged = graph.add("ImageUpscaleWithModel", upscale_model=[loader, 0], image=image)
             image = [enlarged, 0]

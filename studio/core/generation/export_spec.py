@@ -31,7 +31,7 @@ class ExportSpec(Spec):
     format: ExportFormat = spec_field(
         "JPEG",
         title="Format",
-        help="The kind of file. ComfyUI is no picture but its graph, as its page opens it.",
+        help="File type. ComfyUI saves no image but its workflow, which ComfyUI's page opens.",
     )
     quality: int = spec_field(
         90,
@@ -39,17 +39,17 @@ class ExportSpec(Spec):
         ge=1,
         le=100,
         step=1,
-        help="Of JPEG, WebP and AVIF. At 100 WebP keeps every pixel.",
+        help="For JPEG, WebP and AVIF. At 100, WebP is lossless.",
     )
     carry: ExportCarry = spec_field(
         "as chosen",
         title="Settings in the file",
-        help="everything: read back here without loss; text: A1111's alone; nothing: only pixels.",
+        help="everything: loads here without loss. text: A1111's alone. nothing: only pixels.",
     )
     ai_mark: Switch = spec_field(
         "as chosen",
         title="Made with AI",
-        help="Whether the file says that it is made with AI, as IPTC has it.",
+        help="Whether the file is marked as made with AI, as defined by IPTC.",
     )
 
     @field_validator("format", mode="before")

@@ -32,13 +32,13 @@ def find_family_faults(request: RequestFields, family: Family) -> list[str]:
     noise_schedules = list_schedule_choices(request.scheduler, family)
     if not faults and request.noise_schedule not in noise_schedules:
         faults.append(
-            f"Schedule: with {family.title}, {request.scheduler} cannot run on "
+            f"Schedule: with {family.title}, {request.scheduler} does not support "
             f"{request.noise_schedule}; choose {', '.join(noise_schedules)}."
         )
     if family.noise_process == "flow":
         fields = type(request).model_fields
         faults += [
-            f"{fields[name].title}: {family.title} follows a flow, whose solvers have no such "
+            f"{fields[name].title}: {family.title} is a flow model, whose samplers have no such "
             f"setting; leave it at {fields[name].default:g}."
             for name in _DIFFUSION_FIELDS
             if getattr(request, name) != fields[name].default
@@ -99,7 +99,9 @@ def find_scheduler_faults(scheduler: str, family: Family) -> list[str]:
     schedulers = family.list_schedulers()
     if scheduler not in SCHEDULERS or scheduler in schedulers:
         return []
-    return [f"Scheduler: {scheduler} does not suit {family.title}; choose {', '.join(schedulers)}."]
+    return [
+        (f"Sampler: {scheduler} does not work with {family.title}; choose {', '.join(schedulers)}.")
+    ]
 
 
 def list_family_notes(request: RequestFields, family: Family) -> list[str]:
@@ -115,7 +117,7 @@ def list_family_notes(request: RequestFields, family: Family) -> list[str]:
     if is_negative_asked:
         prompts["negative prompt"] = negative_wordings
     return notes + [
-        f"{family.title} reads no weights and no joins: of the {name} only the words count."
+        f"{family.title} ignores weights and operators: of the {name} only the words count."
         for name, wordings in prompts.items()
         if any(wording.is_weighted for wording in wordings)
     ]

@@ -67,7 +67,7 @@ class RequestFields(Spec):
         title="Prompt",
         max_length=MAX_PROMPT_CHARS,
         cost=20,
-        help="What the picture should show. (word:1.3) stresses a word, [word] tones it down.",
+        help="Describe the image. (word:1.3) strengthens a word, [word] weakens it.",
     )
     negative_prompt: str = spec_field(
         "",
@@ -75,7 +75,7 @@ class RequestFields(Spec):
         max_length=MAX_PROMPT_CHARS,
         infotext="Negative prompt",
         cost=20,
-        help="What it should not show; needs a guidance above 1.",
+        help="What to keep out of the image; needs a CFG scale above 1.",
     )
     model: str = spec_field(
         DEFAULT_MODEL,
@@ -84,7 +84,7 @@ class RequestFields(Spec):
         max_length=200,
         infotext="Model",
         cost=100,
-        help="The checkpoint that paints: the name of a folder in home/models.",
+        help="The checkpoint to use: the name of a folder in home/models.",
     )
     width: int | None = spec_field(
         None,
@@ -95,7 +95,7 @@ class RequestFields(Spec):
         unit="px",
         guest_max=1024,
         cost=10,
-        help="Pixels, a multiple of 8; empty takes the size the model was made for.",
+        help="In pixels, a multiple of 8. Leave empty for the model's default size.",
     )
     height: int | None = spec_field(
         None,
@@ -106,7 +106,7 @@ class RequestFields(Spec):
         unit="px",
         guest_max=1024,
         cost=10,
-        help="Pixels, a multiple of 8; empty takes the size the model was made for.",
+        help="In pixels, a multiple of 8. Leave empty for the model's default size.",
     )
     steps: int = spec_field(
         20,
@@ -116,33 +116,33 @@ class RequestFields(Spec):
         infotext="Steps",
         guest_max=60,
         cost=2,
-        help="Denoising steps: more is slower and finer.",
+        help="Denoising steps. More steps: slower, often better.",
     )
     guidance: float = spec_field(
         7.0,
-        title="Guidance",
+        title="CFG scale",
         ge=0,
         le=30,
         infotext="CFG scale",
         step=0.5,
         cost=1,
-        help="CFG scale: how strictly the prompt is followed. 1 and less is off, and twice as "
-        "fast.",
+        help="How closely to follow the prompt (classifier-free guidance). 1 or less turns it off "
+        "and is twice as fast.",
     )
     scheduler: Scheduler = spec_field(
         "DPM++ 2M",
-        title="Scheduler",
+        title="Sampler",
         infotext="Sampler",
         cost=3,
-        help="Sampler: how the noise is taken away.",
+        help="The method that removes the noise step by step.",
     )
     noise_schedule: NoiseSchedule = spec_field(
         AUTOMATIC,
         title="Schedule",
         infotext="Schedule type",
         cost=3,
-        help="Schedule type: how the noise levels are spread over the steps. Automatic is what "
-        "suits the scheduler; Model default what the model's own files say.",
+        help="How the noise levels are spread over the steps (schedule type). Automatic picks "
+        "what suits the sampler; Model default uses the model's own setting.",
         formerly="schedule",
         default_before="Karras",
     )
@@ -153,25 +153,28 @@ class RequestFields(Spec):
         lt=SEED_LIMIT,
         infotext="Seed",
         cost=0,
-        help="The same seed and settings give the same picture. -1 draws a new one.",
+        help="The same seed and settings give the same image. -1 picks a new seed each time.",
     )
     num_images: int = spec_field(
         1,
-        title="Pictures",
+        title="Images",
         ge=1,
         le=100,
         guest_max=8,
-        help="Batch count: how many pictures; each has the next seed.",
+        help="How many images to make (batch count). Each one uses the next seed.",
         formerly="count",
     )
     batch_size: int = spec_field(
         1,
-        title="At once",
+        title="Batch size",
         ge=1,
         le=16,
         infotext="Batch size",
         guest_max=4,
-        help="Batch size: pictures painted together. Faster for many; 1 repeats bit for bit.",
+        help=(
+            "How many images are made in parallel. Larger is faster for many images; 1 makes "
+            "results repeatable bit for bit."
+        ),
         formerly="batch",
     )
     clip_skip: int = spec_field(
@@ -181,24 +184,24 @@ class RequestFields(Spec):
         le=12,
         infotext="Clip skip",
         cost=15,
-        help="Which layer of the text encoder speaks, from the last: 1, or 2 for some anime "
-        "models.",
+        help="Which layer of the text encoder is read, counted from the last: 1, or 2 for some "
+        "anime models.",
     )
     loras: tuple[LoraUse, ...] = spec_field(
         (),
         title="LoRAs",
         guest_max=4,
         cost=60,
-        help="Small add-ons to the model: <lora:name:0.8>, or <lora:name:text:picture> "
-        "for two weights; the same tags may stand in the prompt.",
+        help="Small add-on files that change style or subject: <lora:name:0.8>, or "
+        "<lora:name:text:image> for two weights. The same tags also work in the prompt.",
     )
 
     image: str = spec_field(
         "",
-        title="Picture",
+        title="Image",
         cost=8,
         infotext="Init image",
-        help="The picture to work on: its sha256 in home/inputs. Empty begins with noise alone.",
+        help="The image to start from: its sha256 in home/inputs. Empty starts from pure noise.",
     )
     mask: str = spec_field(
         "",
@@ -206,26 +209,29 @@ class RequestFields(Spec):
         cost=8,
         infotext="Mask",
         requires=REQUIRES_IMAGE,
-        help="White where the picture is repainted, and as large as it: its sha256 in home/inputs.",
+        help=(
+            "White where the image is repainted. Must have the image's size: its sha256 in "
+            "home/inputs."
+        ),
     )
     strength: float = spec_field(
         0.75,
-        title="Strength",
+        title="Denoising strength",
         ge=0,
         le=1,
         step=0.05,
         infotext="Denoising strength",
         cost=2,
         requires=REQUIRES_IMAGE,
-        help="Denoising strength: how much of the picture may change; so much of the steps is run.",
+        help="How much of the image may change. Only this share of the steps is run.",
     )
     resize_mode: ResizeMode = spec_field(
         "stretch",
         title="Resize mode",
         infotext="Resize mode",
         requires=REQUIRES_UNMASKED_IMAGE,
-        help="How a picture of another shape is brought to width and height: pulled, cut, or edges "
-        "added.",
+        help="How to fit an image with other proportions to width and height: stretch it, crop "
+        "it, or fill the edges.",
     )
     mask_blur: int = spec_field(
         4,
@@ -235,7 +241,7 @@ class RequestFields(Spec):
         unit="px",
         infotext="Mask blur",
         requires=REQUIRES_MASK,
-        help="How soft the mask's edge is.",
+        help="How soft the edge of the mask is.",
     )
     mask_grow: int = spec_field(
         0,
@@ -245,30 +251,30 @@ class RequestFields(Spec):
         unit="px",
         infotext="Mask grow",
         requires=REQUIRES_MASK,
-        help="Makes the mask larger all around; below 0 smaller.",
+        help="Grows the mask on all sides; below 0 shrinks it.",
     )
     invert_mask: bool = spec_field(
         False,
         title="Invert mask",
         infotext="Mask mode",
         requires=REQUIRES_MASK,
-        help="Repaint what is not masked.",
+        help="Repaint everything outside the mask.",
     )
     masked_content: MaskedContent = spec_field(
         "original",
         title="Masked content",
         infotext="Masked content",
         requires=REQUIRES_MASK,
-        help="What is under the mask before painting: the picture, colours from around, noise, "
-        "or nothing.",
+        help="What the masked area starts from: the original image, colours from around it, "
+        "noise, or nothing.",
     )
     inpaint_area: InpaintArea = spec_field(
         "whole picture",
         title="Inpaint area",
         infotext="Inpaint area",
         requires=REQUIRES_MASK_OR_EXTENSION,
-        help="Paint the whole picture at width and height, or only the masked part of it, enlarged "
-        "to them.",
+        help="Paint the whole image at width and height, or only the masked area, enlarged to "
+        "them.",
     )
     mask_padding: int = spec_field(
         32,
@@ -278,7 +284,10 @@ class RequestFields(Spec):
         unit="px",
         infotext="Masked area padding",
         requires=REQUIRES_ONLY_MASKED_AREA,
-        help="How much around the mask is seen while only that part is painted.",
+        help=(
+            "How much of the image around the mask is taken into account when only the masked "
+            "area is painted."
+        ),
     )
     extend_left: int = spec_field(
         0,
@@ -304,7 +313,7 @@ class RequestFields(Spec):
         guest_max=512,
         cost=8,
         requires=REQUIRES_IMAGE,
-        help="Outpainting: pixels to add above.",
+        help="Outpainting: pixels to add at the top.",
     )
     extend_right: int = spec_field(
         0,
@@ -330,22 +339,22 @@ class RequestFields(Spec):
         guest_max=512,
         cost=8,
         requires=REQUIRES_IMAGE,
-        help="Outpainting: pixels to add below.",
+        help="Outpainting: pixels to add at the bottom.",
     )
     extend_fill: ExtendFill = spec_field(
         "edge",
         title="Extend fill",
         infotext="Extend fill",
         requires=REQUIRES_EXTENSION,
-        help="What the new area holds before it is painted: the edge's pixels, the picture "
-        "mirrored, noise, or one colour.",
+        help="What the new area starts from: the edge pixels, a mirror image, noise, or a single "
+        "colour.",
     )
     extend_colour: str = spec_field(
         "#808080",
         title="Extend colour",
         infotext="Extend colour",
         requires=REQUIRES_COLOUR_FILL,
-        help="The colour of that fill, as #rrggbb.",
+        help="The fill colour, as #rrggbb.",
     )
     seam_blur: int = spec_field(
         4,
@@ -355,8 +364,8 @@ class RequestFields(Spec):
         unit="px",
         infotext="Seam blur",
         requires=REQUIRES_EXTENSION,
-        help="How softly the new area goes over into the picture; about five times as many pixels "
-        "of its edge change.",
+        help="How softly the new area blends into the image. About five times as many pixels "
+        "along its edge change.",
     )
     hires_scale: float = spec_field(
         1.0,
@@ -367,16 +376,16 @@ class RequestFields(Spec):
         infotext="Hires upscale",
         guest_max=2,
         cost=9,
-        help="A second pass that paints the finished picture again, so many times as large; 1 is "
-        "off.",
+        help="A second pass repaints the finished image this many times as large (Hires fix). 1 "
+        "turns it off.",
     )
     hires_resize: HiresResize = spec_field(
         "pixel",
-        title="Hires resize",
+        title="Upscale in",
         infotext="Hires upscaler",
         requires=REQUIRES_HIRES,
-        help="What is enlarged between the passes: the pixels, or the latents (which wants a "
-        "strength above 0.5).",
+        help="What is enlarged between the two passes: the pixels, or the latents (which need a "
+        "denoising strength above 0.5).",
     )
     hires_steps: int = spec_field(
         0,
@@ -387,7 +396,7 @@ class RequestFields(Spec):
         guest_max=60,
         cost=2,
         requires=REQUIRES_HIRES,
-        help="Steps of the second pass; 0 takes those of the first.",
+        help="Steps of the second pass; 0 uses as many as the first.",
     )
     hires_strength: float = spec_field(
         0.7,
@@ -411,24 +420,23 @@ class RequestFields(Spec):
         guest_max=1024,
         cost=8,
         requires=REQUIRES_HIRES,
-        help="The second pass paints overlapping tiles of this size one by one; 0 paints all in "
-        "one piece.",
+        help="Paints the second pass in overlapping tiles of this size; 0 paints it in one piece.",
     )
     hires_overlap: int = spec_field(
         32,
-        title="Hires overlap",
+        title="Tile overlap",
         ge=0,
         le=512,
         multiple_of=8,
         unit="px",
         infotext="Hires overlap",
         requires=REQUIRES_TILES,
-        help="How far the tiles reach into each other, where they are blended.",
+        help="How many pixels neighbouring tiles share, where they are blended.",
     )
     # New fields come last: programs that use the API give values by their order.
     guidance_rescale: float = spec_field(
         0.0,
-        title="Guidance rescale",
+        title="CFG rescale",
         ge=0,
         le=1,
         infotext="CFG rescale",
@@ -436,8 +444,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_GUIDANCE,
-        help="How much of the contrast that a high guidance adds is taken back; 0.7 suits models "
-        "that predict v. 0 is off.",
+        help="How much of the extra contrast of a high CFG scale is taken back. 0.7 suits "
+        "v-prediction models; 0 turns it off.",
     )
     hires_upscaler: str = spec_field(
         "",
@@ -447,8 +455,7 @@ class RequestFields(Spec):
         cost=4,
         neutral="",
         requires=REQUIRES_HIRES_PIXELS,
-        help="The upscaler that enlarges the pixels between the passes, by its name; empty is "
-        "Lanczos.",
+        help="The upscaler that enlarges the pixels between the two passes. Empty uses Lanczos.",
     )
     vae: str = spec_field(
         "",
@@ -458,7 +465,7 @@ class RequestFields(Spec):
         cost=30,
         neutral="",
         help="The autoencoder that turns latents into pixels: the name of a file in home/vae. "
-        "Empty takes the model's own.",
+        "Empty uses the model's own.",
     )
 
     # Prompts: how they are read.
@@ -470,8 +477,8 @@ class RequestFields(Spec):
         neutral="both",
         requires=REQUIRES_PROMPT_SIGNS,
         default_before="both",
-        help="How the prompts are read. Auto takes A1111's signs, unless there are some that only "
-        "compel has, such as word++ or .blend().",
+        help="How prompts are read. Auto uses A1111's syntax, unless a prompt contains signs only "
+        "compel knows, such as word++ or .blend().",
     )
     emphasis: Emphasis = spec_field(
         "Original",
@@ -481,9 +488,9 @@ class RequestFields(Spec):
         neutral="compel",
         requires=REQUIRES_A1111_WEIGHT,
         default_before="compel",
-        help="What A1111's weights do to a word: Original keeps the mean of all words as it was, "
-        "No norm does not, compel blends with the prompt without the word; Ignore drops the "
-        "weights, None takes brackets as words.",
+        help="How A1111's weights act on a word. Original restores the mean of all words, No norm "
+        "does not, compel blends with the prompt without the word. Ignore drops the weights; "
+        "None treats brackets as text.",
     )
 
     # Prompts at large: styles.
@@ -493,8 +500,7 @@ class RequestFields(Spec):
         max_length=MAX_STYLES,
         cost=20,
         neutral=[],
-        help="Words that are put around the prompts, by the names that they have in styles.csv of "
-        "the home.",
+        help="Text that is added around the prompts, by its name in the home's styles.csv.",
     )
 
     # Noise: where it comes from.
@@ -505,8 +511,8 @@ class RequestFields(Spec):
         infotext="RNG",
         cost=1,
         neutral="CPU",
-        help="CPU is the same everywhere. GPU is the graphics card's own, as A1111 draws it unless "
-        "told otherwise; NV makes the numbers of an NVIDIA card on any machine.",
+        help="CPU gives the same noise on every machine. GPU uses the graphics card's own, which "
+        "is A1111's default; NV reproduces an NVIDIA card's noise on any machine.",
     )
     variation_strength: float = spec_field(
         0.0,
@@ -517,8 +523,9 @@ class RequestFields(Spec):
         infotext="Variation seed strength",
         cost=1,
         neutral=0.0,
-        help="How far the noise goes over into that of the variation seed: 0 is off, 1 is that "
-        "seed's. With it the seed stays and the variation seeds count up.",
+        help="How far the noise moves towards that of the variation seed: 0 is off, 1 uses only "
+        "the variation seed. With it the seed stays the same and the variation seed counts "
+        "up.",
     )
     variation_seed: int = spec_field(
         -1,
@@ -529,7 +536,7 @@ class RequestFields(Spec):
         cost=0,
         neutral=-1,
         requires=REQUIRES_VARIATION,
-        help="The seed of the noise that is mixed in. -1 draws a new one.",
+        help="The seed of the noise that is mixed in. -1 picks a new one each time.",
     )
     seed_resize_width: int = spec_field(
         0,
@@ -541,8 +548,8 @@ class RequestFields(Spec):
         infotext="Seed resize from-1",
         cost=1,
         neutral=0,
-        help="Resize seed from: the width at which the seed painted something like what is wanted; "
-        "its noise is laid over the middle of the picture. 0 is the picture's own.",
+        help="Resize seed from: the width at which this seed gave the composition you want. Its "
+        "noise is placed in the middle of the image. 0 uses the image's own width.",
     )
     seed_resize_height: int = spec_field(
         0,
@@ -554,7 +561,7 @@ class RequestFields(Spec):
         infotext="Seed resize from-2",
         cost=1,
         neutral=0,
-        help="Resize seed from: the height that goes with it; 0 is the picture's own.",
+        help="Resize seed from: the matching height. 0 uses the image's own height.",
     )
 
     # Solvers: what their formulas take.
@@ -569,8 +576,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=None,
         requires=REQUIRES_ETA_SOLVER,
-        help="How much fresh noise DDIM or TCD adds at each step; empty is their own: 0 for DDIM, "
-        "0.3 for TCD.",
+        help="How much fresh noise DDIM or TCD adds at each step. Empty uses their default: 0 for "
+        "DDIM, 0.3 for TCD.",
     )
     s_churn: float = spec_field(
         0.0,
@@ -582,11 +589,11 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_EULER,
-        help="Sigma churn: how much fresh noise Euler adds over all its steps. 0 is off.",
+        help="Sigma churn: how much fresh noise Euler adds over all steps. 0 turns it off.",
     )
     s_tmin: float = spec_field(
         0.0,
-        title="Churn from below",
+        title="Churn from noise level",
         ge=0,
         le=1000,
         step=0.1,
@@ -594,11 +601,11 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_CHURN,
-        help="Sigma tmin: at noise levels below this one no noise is added.",
+        help="Sigma tmin: no noise is added at noise levels below this one.",
     )
     s_tmax: float = spec_field(
         0.0,
-        title="Churn to above",
+        title="Churn up to noise level",
         ge=0,
         le=1000,
         step=0.1,
@@ -606,7 +613,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_CHURN,
-        help="Sigma tmax: at noise levels above this one no noise is added; 0 has no end.",
+        help="Sigma tmax: no noise is added at noise levels above this one. 0 sets no limit.",
     )
     s_noise: float = spec_field(
         1.0,
@@ -618,7 +625,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=1.0,
         requires=REQUIRES_NOISE_SCALE,
-        help="Sigma noise: how strong the noise is that a step adds.",
+        help="Sigma noise: how strong the noise added at each step is.",
     )
     sigma_min: float = spec_field(
         0.0,
@@ -630,7 +637,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_LEVEL_RANGE,
-        help="Schedule min sigma: the last step's noise level; 0 is the model's.",
+        help="Schedule min sigma: the noise level of the last step. 0 uses the model's.",
     )
     sigma_max: float = spec_field(
         0.0,
@@ -642,7 +649,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_LEVEL_RANGE,
-        help="Schedule max sigma: the first step's noise level; 0 is the model's.",
+        help="Schedule max sigma: the noise level of the first step. 0 uses the model's.",
     )
     rho: float = spec_field(
         7.0,
@@ -654,7 +661,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=7.0,
         requires=REQUIRES_KARRAS_EULER,
-        help="Schedule rho: how much Karras crowds the steps at low noise levels.",
+        help="Schedule rho: how strongly Karras crowds the steps at low noise levels.",
     )
     ensd: int = spec_field(
         0,
@@ -665,8 +672,8 @@ class RequestFields(Spec):
         cost=0,
         neutral=0,
         requires=REQUIRES_STEP_NOISE,
-        help="ENSD: the noise of the steps is that of the seed plus this number, 31337 for some "
-        "anime recipes. 0 is off.",
+        help="ENSD: each step's noise comes from the seed plus this number; some anime recipes "
+        "use 31337. 0 turns it off.",
     )
 
     # Guidance: when, and by which formula.
@@ -681,8 +688,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_GUIDANCE,
-        help="The share of the steps that run after which guidance begins; before it only the "
-        "prompt is asked.",
+        help="The share of the steps after which CFG starts. Until then only the prompt is "
+        "followed.",
     )
     guidance_end: float = spec_field(
         1.0,
@@ -694,8 +701,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=1.0,
         requires=REQUIRES_GUIDANCE,
-        help="The share of the steps that run after which guidance ends; the rest is twice as "
-        "fast.",
+        help="The share of the steps after which CFG stops. The remaining steps are twice as fast.",
     )
     guidance_method: GuidanceMethod = spec_field(
         "CFG",
@@ -704,8 +710,8 @@ class RequestFields(Spec):
         cost=1,
         neutral="CFG",
         requires=REQUIRES_GUIDANCE,
-        help="CFG is the usual one. CFG-Zero* scales the negative prompt's prediction first; APG "
-        "leaves out what only makes colours harsher, so that higher guidance can be used.",
+        help="CFG is the standard. CFG-Zero* first scales the negative prompt's prediction; APG "
+        "leaves out what only makes colours harsher, so that higher CFG scales can be used.",
     )
     guidance_zero_steps: int = spec_field(
         0,
@@ -716,8 +722,8 @@ class RequestFields(Spec):
         cost=1,
         neutral=0,
         requires=REQUIRES_ZERO_STAR,
-        help="First steps from noise alone whose prediction is taken as nothing: 1 suits models "
-        "that follow a flow, 0 all others.",
+        help="How many of the first steps from pure noise count the prediction as zero: 1 suits "
+        "flow models, 0 all others.",
     )
     apg_eta: float = spec_field(
         0.0,
@@ -729,7 +735,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=0.0,
         requires=REQUIRES_APG,
-        help="How much is kept of what points along the prompt's prediction; 1 keeps all.",
+        help="How much of the part along the prompt's prediction is kept; 1 keeps all of it.",
     )
     apg_threshold: float = spec_field(
         15.0,
@@ -741,7 +747,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=15.0,
         requires=REQUIRES_APG,
-        help="The longest that a difference of the two predictions may be; 0 is no limit.",
+        help="The largest allowed difference between the two predictions; 0 sets no limit.",
     )
     apg_momentum: float = spec_field(
         -0.5,
@@ -753,7 +759,7 @@ class RequestFields(Spec):
         cost=1,
         neutral=-0.5,
         requires=REQUIRES_APG,
-        help="How much of the last steps' differences is added; below 0 it is taken away.",
+        help="How much of the previous steps' differences is added; below 0 it is subtracted.",
     )
 
     @property

@@ -44,7 +44,7 @@ class LoraUse(Spec):
         title="Name",
         min_length=1,
         max_length=200,
-        help="A file in home/loras without its ending; in a subfolder also folder/name.",
+        help="A file in home/loras without its extension; in a subfolder also folder/name.",
     )
     unet: float = spec_field(
         1.0,
@@ -52,7 +52,7 @@ class LoraUse(Spec):
         ge=-MAX_LORA_WEIGHT,
         le=MAX_LORA_WEIGHT,
         step=0.05,
-        help="How strong it is in the picture.",
+        help="How strongly it affects the image.",
     )
     text_encoder: float = spec_field(
         1.0,
@@ -60,7 +60,7 @@ class LoraUse(Spec):
         ge=-MAX_LORA_WEIGHT,
         le=MAX_LORA_WEIGHT,
         step=0.05,
-        help="How strong it is in the reading of the prompt.",
+        help="How strongly it affects how the prompt is read.",
     )
 
     @field_validator("name")
@@ -68,7 +68,8 @@ class LoraUse(Spec):
     def _reject_unwritable_name(cls, name: str) -> str:
         if name != name.strip() or re.search(r"[<>:\x00-\x1f]", name):
             raise ValueError(
-                f"{quote(name)} has characters that a tag cannot hold (<, >, :, blanks at an end)."
+                f"{quote(name)} has characters that a tag cannot contain (<, >, :, spaces at "
+                "either end)."
             )
         return name
 
@@ -119,16 +120,16 @@ def parse_loras(value: Any) -> tuple[LoraUse, ...]:
     if isinstance(value, str):
         if len(value) > MAX_TAGS_CHARS:
             raise ValueError(
-                f"has to be at most {MAX_TAGS_CHARS:,} characters long, but has {len(value):,}."
+                f"must be at most {MAX_TAGS_CHARS:,} characters long, but has {len(value):,}."
             )
         remainder, uses = extract_tags(value)
         if remainder.strip(" ,\n\t"):
-            raise ValueError(f"{quote(remainder.strip(' ,'))} is no tag; write <lora:name:0.8>.")
+            raise ValueError(f"{quote(remainder.strip(' ,'))} is not a tag; write <lora:name:0.8>.")
         return uses
     if not isinstance(value, list | tuple):
-        raise ValueError(f"has to be a list or a text of tags (not {type(value).__name__}).")
+        raise ValueError(f"must be a list or text with tags (not {type(value).__name__}).")
     if len(value) > MAX_LORAS:
-        raise ValueError(f"{MAX_LORAS} at most (not {len(value)}).")
+        raise ValueError(f"at most {MAX_LORAS} (not {len(value)}).")
     return tuple(_parse_item(item, number) for number, item in enumerate(value, 1))
 
 
@@ -145,9 +146,7 @@ def _parse_item(item: Any, position: int) -> LoraUse:
         raise ValueError(f"number {position}: {' '.join(error.faults)}") from None
     except ValueError as error:
         raise ValueError(f"number {position}: {error}") from None
-    raise ValueError(
-        f"number {position} has to be a name with weights (not {type(item).__name__})."
-    )
+    raise ValueError(f"number {position} must be a name with weights (not {type(item).__name__}).")
 
 
 def _parse_tag(tag: re.Match[str]) -> LoraUse:
@@ -155,7 +154,7 @@ def _parse_tag(tag: re.Match[str]) -> LoraUse:
     if tag[1] is None:
         raise ValueError(f"the tag {where} names no LoRA; write <lora:name:0.8>.")
     if tag[2] != ">":
-        raise ValueError(f"the tag {where} is never closed; write <lora:name:0.8>.")
+        raise ValueError(f"the tag {where} is not closed; write <lora:name:0.8>.")
     try:
         return _parse_use(tag[1])
     except (InvalidSpec, ValueError) as error:
@@ -172,7 +171,7 @@ def _parse_use(text: str) -> LoraUse:
         key, number = key.strip(), replace_decimal_comma(number)
         if not _NUMBER_PATTERN.fullmatch(number):
             raise ValueError(
-                f"{quote(number.strip())} is no weight; write name:0.8 or name:te:unet."
+                f"{quote(number.strip())} is not a weight; write name:0.8 or name:te:unet."
             )
         if equals and key in ("te", "unet") and key not in keywords:
             keywords[key] = float(number)
@@ -180,7 +179,7 @@ def _parse_use(text: str) -> LoraUse:
             positional.append(float(number))
         else:
             raise ValueError(
-                f"{quote(part.strip())} is too much; write name:0.8, name:te:unet or "
+                f"{quote(part.strip())} is one part too many; write name:0.8, name:te:unet or "
                 "name:te=0.5:unet=1."
             )
     encoder = keywords.get("te", positional[0] if positional else 1.0)

@@ -21,7 +21,7 @@ MemorySetting = Literal["auto", "low", "lowest"]
 # fp8: so, and the denoiser is kept in 8 bits. streamed: every part comes layer by layer.
 Level = Literal["whole", "turns", "fp8", "streamed"]
 PLAN_CONTENTS = ("memory", "autoencoder")  # what a digest holds of a plan
-MEMORY_RAN_OUT_NOTE = "Memory ran out on the way; the rest was made with less."
+MEMORY_RAN_OUT_NOTE = "Memory ran out along the way; the rest was made with less."
 # Of a part that comes layer by layer its largest layer is on the device at once. Of the released
 # models' parts that is a tenth at most (Qwen3-4B: 9.7 %, SDXL's U-Net: 1.1 %), and where it is
 # more, under this (CLIP-L's words: 51 MB in half precision, 101 MB in float32).
@@ -143,23 +143,22 @@ class MemoryPlan:
     @property
     def notes(self) -> list[str]:
         """Sentences for whoever asked for an image; none if the whole model fits."""
-        waiting = "are loaded" if self.drops_parts else "come to the card"
+        waiting = "are loaded" if self.drops_parts else "are loaded onto the card"
         sentences = {
             "whole": [],
             "turns": [f"To save memory, text encoders and autoencoder {waiting} only when needed."],
             "fp8": [
                 f"To save memory, text encoders and autoencoder {waiting} only when needed, and "
-                "the model is kept in 8 bits: the picture is another than with more memory."
+                "the model is kept in 8 bits: the image differs from one made with more memory."
             ],
             "streamed": [
-                "To save memory, the model comes to the card layer by layer: the picture is the "
-                "same, but takes longer."
+                "To save memory, the model is loaded onto the card layer by layer: the image is "
+                "the same, but takes longer."
             ],
         }[self.level]
         if self.is_tiled:
             sentences.append(
-                "To save memory, the picture is decoded in tiles, whose colours may differ a "
-                "little."
+                "To save memory, the image is decoded in tiles, whose colours may differ slightly."
             )
         return sentences
 

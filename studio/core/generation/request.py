@@ -126,8 +126,8 @@ class GenerationRequest(RequestFields):
     def _require_sha256(cls, sha256: str) -> str:
         if sha256 and not is_sha256(sha256):
             raise ValueError(
-                "has to be the sha256 of a picture in home/inputs, 64 digits "
-                f"(not {quote(sha256)})."
+                f"must be the sha256 of an image in home/inputs, 64 digits (you entered "
+                f"{quote(sha256)})."
             )
         return sha256
 
@@ -136,7 +136,7 @@ class GenerationRequest(RequestFields):
     def _normalize_colour(cls, colour: str) -> str:
         if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
             raise ValueError(
-                f"has to be written as #rrggbb, such as #808080 (not {quote(colour)})."
+                f"must be written as #rrggbb, e.g. #808080 (you entered {quote(colour)})."
             )
         return colour.lower()
 
@@ -145,7 +145,7 @@ class GenerationRequest(RequestFields):
     def _normalize_upscaler(cls, name: str) -> str:
         name = normalize_upscaler_name(name)
         if is_latent_formula(name):
-            raise ValueError("latents are enlarged by a hires resize of latent; leave it empty.")
+            raise ValueError("only enlarges pixels; leave it empty to upscale latents.")
         return "" if name == LANCZOS else name
 
     @model_validator(mode="before")
@@ -187,8 +187,7 @@ class GenerationRequest(RequestFields):
         tags = lora_use.extract_tags(text)[1]
         if tags:
             raise ValueError(
-                f"the tag {tags[0].tag:.60} belongs into the prompt: a LoRA works on the whole "
-                "picture."
+                f"the tag {tags[0].tag:.60} belongs in the prompt: a LoRA affects the whole image."
             )
         return text
 
@@ -229,7 +228,7 @@ class GenerationRequest(RequestFields):
     def _explain_missing_scheduler(cls, name: Any) -> Any:
         reason = explain_missing_scheduler(name) if isinstance(name, str) else ""
         if reason:
-            raise ValueError(f"{name.strip()} is not here: {reason}; choose another.")
+            raise ValueError(f"{name.strip()} is not available: {reason}; choose another.")
         return name
 
     @model_validator(mode="after")
@@ -238,20 +237,20 @@ class GenerationRequest(RequestFields):
         possible = (AUTOMATIC, *SCHEDULERS[self.scheduler].noise_schedules)
         if self.noise_schedule not in possible:
             faults.append(
-                f"Schedule: {self.scheduler} cannot run on {self.noise_schedule}; choose "
+                f"Schedule: {self.scheduler} does not support {self.noise_schedule}; choose "
                 f"{', '.join(possible)}."
             )
         names = [use.name for use in self.with_inline_loras().loras]
         if len(names) > lora_use.MAX_LORAS:
             faults.append(
-                f"LoRAs: {lora_use.MAX_LORAS} at most (not {len(names)}, with the tags in the "
+                f"LoRAs: at most {lora_use.MAX_LORAS} (not {len(names)}, counting the tags in the "
                 "prompt)."
             )
         repeated = [name for name in names if names.count(name) > 1]
         if repeated:
             faults.append(
-                f"LoRAs: {repeated[0]:.80} is there twice, tags in the prompt included; give it "
-                "one weight."
+                f"LoRAs: {repeated[0]:.80} is listed twice, counting the tags in the prompt; give "
+                "it one weight."
             )
         faults += rules.find_faults(self)
         if faults:
@@ -282,7 +281,7 @@ class GenerationRequest(RequestFields):
         """
         fields, inactive = type(self).model_fields, self.inactive_fields
         faults = [
-            f"{fields[name].title}: changes nothing without {FIELD_REQUIRES[name]}."
+            f"{fields[name].title}: has no effect without {FIELD_REQUIRES[name]}."
             for name in (fields if field_names is None else field_names)
             if name in FIELD_REQUIRES
             and name in inactive
@@ -340,7 +339,7 @@ class GenerationRequest(RequestFields):
         try:
             return validate(spec_class, {**values, "prompt_origin": origin}).lift_tags()
         except InvalidSpec as error:
-            faults = [f"{fault} The prompt came to {quote(words[0])}." for fault in error.faults]
+            faults = [f"{fault} The prompt became {quote(words[0])}." for fault in error.faults]
             raise InvalidSpec(faults) from None
 
     def write_out_each(self, files: PromptFiles, seed: int = 0) -> list[GenerationRequest]:

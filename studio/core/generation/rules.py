@@ -168,30 +168,29 @@ def find_faults(request: RequestFields) -> list[str]:
     faults = []
     if request.image and request.mask and any(request.extension):
         faults.append(
-            "Mask: outpainting paints the new area and nothing else; leave out the mask or what "
-            "is to be extended."
+            "Mask: outpainting paints only the new area; leave out the mask or the sides to extend."
         )
     if request.image and request.strength and not request.effective_steps:
-        faults.append(_format_too_weak("Strength", request.strength, request.steps))
+        faults.append(_format_too_weak("Denoising strength", request.strength, request.steps))
     if request.image and not request.strength and (not request.has_hires_pass or request.is_masked):
         faults.append(
-            "Strength: 0 changes nothing; choose more (0 is only for enlarging a picture, with a "
-            "hires scale above 1)."
+            "Denoising strength: 0 changes nothing; choose more (0 is only for enlarging an "
+            "image, with a hires scale above 1)."
         )
     if request.is_guided and request.guidance_start >= request.guidance_end:
         faults.append(
-            f"Guidance end: has to be above guidance start (not {request.guidance_end:g}, with a "
-            f"start of {request.guidance_start:g}); a guidance of 1 is off."
+            f"CFG end: must be above CFG start (not {request.guidance_end:g}, with a start of "
+            f"{request.guidance_start:g}); a CFG scale of 1 turns it off."
         )
     lowest, highest = request.sigma_min, request.sigma_max
     if lowest and highest and lowest >= highest:
         faults.append(
-            f"Highest noise level: has to be above the lowest (not {highest:g}, with {lowest:g})."
+            f"Highest noise level: must be above the lowest (not {highest:g}, with {lowest:g})."
         )
     if request.s_tmax and request.s_tmin > request.s_tmax:
         faults.append(
-            f"Churn to above: has to be {request.s_tmin:g} or more, where churn begins (not "
-            f"{request.s_tmax:g})."
+            f"Churn up to noise level: must be {request.s_tmin:g} or more, where churn starts "
+            f"(not {request.s_tmax:g})."
         )
     if request.has_hires_pass:
         faults += _find_hires_faults(request)
@@ -284,8 +283,8 @@ def _find_hires_faults(request: RequestFields) -> list[str]:
     faults = []
     if request.is_masked:
         faults.append(
-            "Hires scale: a second pass paints the whole picture again, which inpainting and "
-            "outpainting must not; choose 1, and enlarge the finished picture."
+            "Hires scale: a second pass repaints the whole image, which inpainting and "
+            "outpainting must not; choose 1, and enlarge the finished image."
         )
     if not request.hires_effective_steps:
         faults.append(
@@ -296,13 +295,11 @@ def _find_hires_faults(request: RequestFields) -> list[str]:
     tile, overlap = request.hires_tile, request.hires_overlap
     if tile and tile < max(geometry.MIN_SIDE_PX, 2 * overlap):
         faults.append(
-            f"Hires tile: has to be {geometry.MIN_SIDE_PX} or more and twice the overlap (not "
-            f"{tile}, with an overlap of {overlap})."
+            f"Hires tile: must be {geometry.MIN_SIDE_PX} or more and at least twice the overlap "
+            f"(not {tile}, with an overlap of {overlap})."
         )
     if tile and request.hires_resize == "latent":
-        faults.append(
-            "Hires resize: tiles are cut from pixels; choose pixel, or a hires tile of 0."
-        )
+        faults.append("Upscale in: tiles are cut from pixels; choose pixel, or a hires tile of 0.")
     if request.width and request.height:
         width, height = geometry.upscale_size((request.width, request.height), request.hires_scale)
         if (
@@ -310,8 +307,8 @@ def _find_hires_faults(request: RequestFields) -> list[str]:
             or width * height > geometry.MAX_IMAGE_PIXELS
         ):
             faults.append(
-                f"Hires scale: {width} × {height} is too large; "
-                f"{geometry.MAX_IMAGE_PIXELS // 10**6} million pixels are the most."
+                f"Hires scale: {width} × {height} is too large; at most "
+                f"{geometry.MAX_IMAGE_PIXELS // 10**6} million pixels are allowed."
             )
         elif not tile and max(width, height) > geometry.MAX_UNTILED_SIDE_PX:
             faults.append(
@@ -323,6 +320,6 @@ def _find_hires_faults(request: RequestFields) -> list[str]:
 
 def _format_too_weak(title: str, strength: float, steps: int) -> str:
     return (
-        f"{title}: {strength:g} of {steps} steps is less than one; choose {1 / steps:.2g} or more, "
-        "or more steps."
+        f"{title}: {strength:g} of {steps} steps is less than one step; choose {1 / steps:.2g} or "
+        "more, or more steps."
     )

@@ -25,15 +25,15 @@ class UpscaleSpec(Spec):
 
     image: str = spec_field(
         ...,
-        title="Picture",
-        help="The picture to make larger: its sha256 in home/inputs.",
+        title="Image",
+        help="The image to enlarge: its sha256 in home/inputs.",
     )
     upscaler: str = spec_field(
         "",
         title="Upscaler",
         max_length=200,
-        help="A network of the folder upscalers, Lanczos or Nearest; empty chooses one that suits "
-        "the picture.",
+        help="A network in the folder upscalers, Lanczos or Nearest. Empty picks one that suits "
+        "the image.",
     )
     scale: float = spec_field(
         4.0,
@@ -51,7 +51,7 @@ class UpscaleSpec(Spec):
         le=MAX_IMAGE_SIDE_PX,
         unit="px",
         guest_max=4096,
-        help="The longer side of the result in pixels, in place of the scale; 0 goes by the scale.",
+        help="The longer side of the result in pixels, instead of the scale; 0 uses the scale.",
     )
 
     @field_validator("image")
@@ -59,7 +59,7 @@ class UpscaleSpec(Spec):
     def _require_sha256(cls, sha256: str) -> str:
         if not is_sha256(sha256):
             raise ValueError(
-                f"has to be the sha256 of a picture in home/inputs (not {quote(sha256)})."
+                f"must be the sha256 of an image in home/inputs (you entered {quote(sha256)})."
             )
         return sha256
 
@@ -80,8 +80,8 @@ class UpscaleSpec(Spec):
         if self.longer_side and self.longer_side < max(size):
             raise InvalidSpec(
                 [
-                    f"Longer side: the picture is {max(size)} pixels long already; choose more "
-                    f"(not {self.longer_side})."
+                    f"Longer side: the image is already {max(size)} pixels long; choose more (not "
+                    f"{self.longer_side})."
                 ]
             )
         scale = self.compute_scale(size)
@@ -91,8 +91,8 @@ class UpscaleSpec(Spec):
             title = "Longer side" if self.longer_side else "Scale"
             raise InvalidSpec(
                 [
-                    f"{title}: {width} × {height} is too large; {max_pixels // 10**6} million "
-                    f"pixels and {MAX_IMAGE_SIDE_PX} a side are the most."
+                    f"{title}: {width} × {height} is too large; at most {max_pixels // 10**6} "
+                    f"million pixels and {MAX_IMAGE_SIDE_PX} a side are allowed."
                 ]
             )
         return width, height
@@ -119,7 +119,7 @@ class UpscaleRecord(Spec):
     @model_validator(mode="after")
     def _check_scale(self) -> UpscaleRecord:
         if not 0 < self.scale <= MAX_IMAGE_SIDE_PX:
-            raise ValueError(f"an image cannot be {self.scale} times as large.")
+            raise ValueError(f"an image cannot be enlarged {self.scale} times.")
         return self
 
 

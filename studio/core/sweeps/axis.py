@@ -25,12 +25,12 @@ LORA_WEIGHT_FIELDS = {
     "lora_text_encoder": ("text_encoder",),
 }
 _EXCLUDED_FIELDS = {
-    "num_images": "a cell is one picture; vary the seed for more",
-    "batch_size": "how many are painted together is no axis; see fast",
+    "num_images": "each cell is one image; vary the seed to get more",
+    "batch_size": "batch size cannot be an axis; see fast",
 }
 _KIND_BY_TYPE: dict[Any, AxisKind] = {int: "whole", float: "number", str: "text", bool: "text"}
 # What an empty text stands for, where that is not nothing.
-_EMPTY_TEXT_LABELS = {"vae": "the model's own", "hires_upscaler": "Lanczos"}
+_EMPTY_TEXT_LABELS = {"vae": "Model default", "hires_upscaler": "Lanczos"}
 # Fields whose values need no title on a sheet.
 _SELF_EXPLANATORY_FIELDS = ("prompt", "model", "scheduler", "noise_schedule")
 
@@ -79,16 +79,16 @@ class Axis(Spec):
     field: str = spec_field(
         ...,
         title="Field",
-        help="What varies: a setting's name, size, lora, lora_weight or prompt_replace.",
+        help="What varies: the name of a setting, size, lora, lora_weight or prompt_replace.",
     )
     values: tuple[AxisValue, ...] | str = spec_field(
-        ..., title="Values", help="A list, or a text such as 10-40 (+10)."
+        ..., title="Values", help="A list, or text such as 10-40 (+10)."
     )
     lora: str = spec_field(
         "",
         title="LoRA",
         max_length=200,
-        help="Which LoRA a weight is for; empty is whichever the cell has.",
+        help="The LoRA a weight applies to; empty means any LoRA in the cell.",
     )
     find: str = spec_field(
         "",
@@ -97,7 +97,12 @@ class Axis(Spec):
         help="The words in the prompts that prompt_replace replaces.",
     )
     group: int | None = spec_field(
-        None, title="Group", help="Axes of the same group go hand in hand instead of multiplying."
+        None,
+        title="Group",
+        help=(
+            "Axes in the same group are linked: their values advance together instead of being "
+            "combined."
+        ),
     )
 
     def stable_dump(self, exclude: Collection[str] = ()) -> dict[str, Any]:
@@ -113,14 +118,16 @@ class Axis(Spec):
         if name in _EXCLUDED_FIELDS:
             raise ValueError(f"{_EXCLUDED_FIELDS[name]}.")
         if name not in _AXIS_INFOS:
-            raise ValueError(f"{quote(name)} cannot be varied; there is {', '.join(_AXIS_INFOS)}.")
+            raise ValueError(
+                f"{quote(name)} cannot be varied; available: {', '.join(_AXIS_INFOS)}."
+            )
         return name
 
     @field_validator("values", mode="before")
     @classmethod
     def _validate_values(cls, values: Any) -> Any:
         if not isinstance(values, str | list | tuple):
-            raise ValueError("have to be a list or a text.")
+            raise ValueError("must be a list or text.")
         # As texts, whatever the axis: here only what is neither text nor number is refused.
         entries = [values] if isinstance(values, str) else values or [""]
         try:
@@ -132,11 +139,11 @@ class Axis(Spec):
     @model_validator(mode="after")
     def _validate_axis(self) -> Self:
         if _AXIS_INFOS[self.field].requires and not self.find:
-            raise InvalidSpec(["Find: is needed; which words shall be replaced?"])
+            raise InvalidSpec(["Find: enter the words to replace."])
         if self.find and not _AXIS_INFOS[self.field].requires:
-            raise InvalidSpec([f"Find: only prompt_replace finds words, not {self.field}."])
+            raise InvalidSpec([f"Find: only works with prompt_replace, not {self.field}."])
         if self.lora and not self.field.startswith("lora"):
-            raise InvalidSpec([f"LoRA: {self.field} is not about a LoRA."])
+            raise InvalidSpec([f"LoRA: {self.field} has nothing to do with a LoRA."])
         try:
             value_syntax.parse_values(self.values, _AXIS_INFOS[self.field].kind)
         except InvalidSpec as error:

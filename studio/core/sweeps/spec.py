@@ -77,23 +77,23 @@ class ModelSetting(Spec):
 
 
 class _SweepOptions(Spec):
-    title: str = spec_field("", title="Title", max_length=200, help="What stands over the sheet.")
+    title: str = spec_field("", title="Title", max_length=200, help="The title on the sheet.")
     fast: bool = spec_field(
         False,
         title="Fast",
-        help="Several cells in one U-Net call: quicker, and the last bits may differ.",
+        help="Batch several cells in one U-Net call: faster, but the last bits may differ.",
     )
     model_settings: tuple[ModelSetting, ...] = spec_field(
         (),
         title="Model settings",
         neutral=[],
-        help="What models of an axis take in place of the base's settings.",
+        help="Settings that models of an axis use instead of the base's.",
     )
     wordings: SweepWordings | None = spec_field(
         None,
         title="Wordings",
         neutral=None,
-        help="What templates came to when the sweep was stored.",
+        help="What templates expanded to when the sweep was saved.",
     )
 
 
@@ -101,7 +101,7 @@ class SweepSpec(_SweepOptions):
     """A request and what varies in it."""
 
     base: GenerationRequest = spec_field(
-        GenerationRequest(), title="Base", help="What all cells share."
+        GenerationRequest(), title="Base", help="The settings all cells share."
     )
     axes: tuple[Axis, ...] = spec_field(..., title="Axes", help="What varies.")
 
@@ -130,7 +130,7 @@ class SweepSpec(_SweepOptions):
         values["base"] = base
         if base and base.num_images > 1:
             faults.append(
-                f"Base: Pictures: a cell is one picture (not {base.num_images}); "
+                f"Base: Images: a cell is one image (you entered {base.num_images}); "
                 "add an axis of seeds for more."
             )
         axes = values.get("axes")
@@ -153,8 +153,8 @@ class SweepSpec(_SweepOptions):
         cells = math.prod(factors)
         if cells > MAX_CELLS:
             faults.append(
-                f"{' × '.join(map('{:,}'.format, factors))} values make {cells:,} cells; "
-                f"a sweep has {MAX_CELLS:,} at most."
+                f"{' × '.join(map('{:,}'.format, factors))} values make {cells:,} cells; a sweep "
+                f"can have at most {MAX_CELLS:,}."
             )
         if faults:
             raise InvalidSpec(faults)
@@ -168,13 +168,11 @@ class SweepSpec(_SweepOptions):
         for axis in self.axes:
             shared = [setting for setting in sorted(axis.affected_settings) if setting in owners]
             if shared:
-                yield (
-                    f"{owners[shared[0]]} and {axis.title} both decide {shared[0]}; leave one out."
-                )
+                yield (f"{owners[shared[0]]} and {axis.title} both set {shared[0]}; remove one.")
             owners |= dict.fromkeys(axis.affected_settings, axis.title)
             if axis.field in LORA_WEIGHT_FIELDS and not axis.lora and not has_loras:
                 yield (
-                    f"{axis.title}: of which LoRA? Name it in `lora`, add one to the base or "
+                    f"{axis.title}: for which LoRA? Name it in `lora`, add one to the base or add "
                     "an axis of LoRAs."
                 )
 
@@ -185,9 +183,9 @@ class SweepSpec(_SweepOptions):
             for k in followers:
                 if counts[k] != counts[first]:
                     yield (
-                        f"{self.axes[first].title} has {counts[first]} values and "
-                        f"{self.axes[k].title} has {counts[k]}: axes of one group go hand in hand "
-                        "and need equally many."
+                        f"{self.axes[first].title} has {counts[first]} values but "
+                        f"{self.axes[k].title} has {counts[k]}: linked axes need the same number "
+                        "of values."
                     )
 
     @property
@@ -224,7 +222,7 @@ class SweepSpec(_SweepOptions):
         cells = math.prod(self._count_group_values())
         if cells > MAX_GUEST_CELLS:
             raise InvalidSpec(
-                [f"Axes: guests may ask for {MAX_GUEST_CELLS} cells at most (not {cells:,})."]
+                [f"Axes: guests may ask for at most {MAX_GUEST_CELLS} cells (not {cells:,})."]
             )
 
     @property
@@ -385,8 +383,8 @@ def plan_sweep(
         if characters > MAX_TOTAL_PROMPT_CHARS:
             raise InvalidSpec(
                 [
-                    f"The prompts of all cells have more than {MAX_TOTAL_PROMPT_CHARS:,} "
-                    "characters: too many to read."
+                    f"The prompts of all cells together have more than {MAX_TOTAL_PROMPT_CHARS:,} "
+                    "characters, which is too much."
                 ]
             )
     sentences = [*group_faults(faults), *_find_inactive_axes(spec, cells)]
@@ -429,8 +427,8 @@ def _write_out_axis(axis: Axis, prompt: str, files: PromptFiles) -> Axis:
     if len(texts) > MAX_CELLS:
         raise InvalidSpec(
             [
-                f"{axis.title}: {quote(prompt)} comes to more than {MAX_CELLS:,} wordings; a sweep "
-                f"has {MAX_CELLS:,} cells at most."
+                f"{axis.title}: {quote(prompt)} produces more than {MAX_CELLS:,} wordings; a "
+                f"sweep can have at most {MAX_CELLS:,} cells."
             ]
         )
     return validate(Axis, {"field": "prompt", "values": list(texts), "group": axis.group})
@@ -459,7 +457,7 @@ def _find_inactive_axes(spec: SweepSpec, cells: Sequence[Cell]) -> list[str]:
     if not cells:
         return []
     return [
-        f"{axis.title}: changes nothing without {FIELD_REQUIRES[axis.field]}."
+        f"{axis.title}: has no effect without {FIELD_REQUIRES[axis.field]}."
         for axis in spec.axes
         if axis.field in FIELD_REQUIRES
         and all(axis.field in cell.request.inactive_fields for cell in cells)
@@ -528,7 +526,7 @@ def _replace_words(values: dict[str, Any], replacements: Mapping[str, str]) -> d
         growth = sum(text.count(find) * len(new) for find, new in replacements.items())
         if len(text) + growth > 10 * _MAX_PROMPT_CHARS:
             raise InvalidSpec(
-                [f"Replace: the prompt becomes far longer than {_MAX_PROMPT_CHARS:,} characters."]
+                [f"Replace: the prompt becomes longer than {_MAX_PROMPT_CHARS:,} characters."]
             )
         values[name] = pattern.sub(replace, text)
     missing = [find for find in replacements if find not in matched]
@@ -567,13 +565,13 @@ def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
             continue
         line = f"{cells[0]}: {fault}"
         if len(cells) > 1:
-            line += f" The same in {len(cells) - 1:,} more cells."
+            line += f"The same applies to {len(cells) - 1:,} more cells."
         lines.append(line)
     surplus = len(lines) - MAX_REPORTED_FAULTS
     if surplus > 0:
         faulty_cells = {cell for cell, _ in faults}
         lines[MAX_REPORTED_FAULTS:] = [
-            f"{surplus:,} more faults like these, in {len(faulty_cells):,} cells altogether."
+            f"{surplus:,} more problems like these, in {len(faulty_cells):,} cells in total."
         ]
     return lines
 
@@ -623,6 +621,6 @@ def _validate_part(model: type[SpecT], value: Any, label: str, faults: list[str]
     except InvalidSpec as error:
         sentences = error.faults
     if not isinstance(value, Mapping):
-        sentences = ("has to be a table of settings.",)
+        sentences = ("must be a table of settings.",)
     faults += [f"{label}: {sentence}" if label else sentence for sentence in sentences]
     return None

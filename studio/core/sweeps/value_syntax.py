@@ -88,7 +88,7 @@ def parse_values(values: str | Sequence[object], kind: AxisKind) -> tuple[AxisVa
             raise InvalidSpec([f"there are more than {MAX_VALUES:,} values."])
     surplus = len(faults) - MAX_REPORTED_FAULTS
     if surplus > 0:
-        faults[MAX_REPORTED_FAULTS:] = [f"{surplus:,} more values are wrong."]
+        faults[MAX_REPORTED_FAULTS:] = [f"{surplus:,} more values are invalid."]
     if faults or not parsed:
         raise InvalidSpec(faults or ["there are no values."])
     return tuple(parsed)
@@ -168,7 +168,7 @@ def _split_tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]
             stop = _find_separator(values, closing + 1)
             remainder = values[closing + 1 : stop].strip()
             if remainder:
-                fault = f"goes on after its closing quote with {quote(remainder)}"
+                fault = f"has text after its closing quote: {quote(remainder)}"
                 yield values[start:stop], fault
             else:
                 yield values[start + 1 : closing].replace('""', '"'), ""
@@ -178,7 +178,7 @@ def _split_tokens(values: str | Sequence[object]) -> Iterator[tuple[object, str]
             if token:
                 yield token, ""
             elif values[stop : stop + 1] == ",":
-                yield token, 'is empty: leave out a comma, or write "" for no text'
+                yield token, 'is empty: remove a comma, or write "" for an empty text'
             # An empty line, or nothing after the last comma, is no value.
         start = stop + 1
 
@@ -213,7 +213,7 @@ def _parse_text(token: object) -> list[AxisValue]:
         text = token if isinstance(token, str) else format_value(token)
         text.encode()
     except ValueError:
-        raise _BadValue("is no text") from None
+        raise _BadValue("is not text") from None
     return [text]
 
 
@@ -222,7 +222,7 @@ def _parse_size_token(token: object) -> list[AxisValue]:
     if isinstance(token, str) and len(token) <= _MAX_NUMBER_CHARS:
         size_match = _SIZE_PATTERN.fullmatch(token.strip())
     if not size_match:
-        raise _BadValue("is no size such as 512x768")
+        raise _BadValue("is not a size such as 512x768")
     width, height = map(int, size_match.groups())
     return [f"{width}x{height}"]
 
@@ -234,9 +234,9 @@ def _parse_numbers(token: object, integers_only: bool) -> list[AxisValue]:
         decimals = _parse_number_text(text.strip(), integers_only)
         return [_to_number(value, integers_only) for value in decimals]
     if isinstance(token, bool) or not isinstance(token, int | float):
-        raise _BadValue("is no number")
+        raise _BadValue("is not a number")
     if isinstance(token, float) and not isfinite(token):
-        raise _BadValue("is no number")
+        raise _BadValue("is not a number")
     if abs(token) >= _MAX_NUMBER:
         raise _BadValue("is too large")
     if integers_only and token != int(token):
@@ -250,7 +250,7 @@ def _parse_number_text(text: str, integers_only: bool) -> list[Decimal]:
             return _expand_range(range_match, integers_only)
         if _NUMBER_PATTERN.fullmatch(text):
             return [_parse_decimal(text)]
-    raise _BadValue("is no number, and no range such as 1-10 (+2)")
+    raise _BadValue("is neither a number nor a range such as 1-10 (+2)")
 
 
 def _parse_decimal(text: str) -> Decimal:
@@ -259,7 +259,7 @@ def _parse_decimal(text: str) -> Decimal:
         raise _BadValue("is too large")
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -_MAX_DECIMAL_PLACES:
-        raise _BadValue(f"has more than {_MAX_DECIMAL_PLACES} digits after the point")
+        raise _BadValue(f"has more than {_MAX_DECIMAL_PLACES} decimal places")
     return value
 
 
@@ -280,17 +280,17 @@ def _expand_range(range_match: re.Match[str], integers_only: bool) -> list[Decim
         if not step:
             raise _BadValue("has a step of 0")
         if step < 0 and last > first:
-            raise _BadValue(f"rises, so its step cannot be {step_text}")
+            raise _BadValue(f"increases, so its step cannot be {step_text}")
         if not step_text and (last - first) % 1:
             raise _BadValue(
                 f"needs a step, such as {range_match['first']}-{range_match['last']} (+0.1)"
             )
         if integers_only and (first % 1 or step % 1):
-            raise _BadValue("does not give whole numbers")
+            raise _BadValue("does not produce whole numbers")
         step = -abs(step) if last < first else abs(step)
         count = int((last - first) // step) + 1
         if count > MAX_VALUES:
-            raise _BadValue(f"gives {count:,} values; at most {MAX_VALUES:,} are possible")
+            raise _BadValue(f"gives {count:,} values; at most {MAX_VALUES:,} are allowed")
         return [first + step * k for k in range(count)]
 
 
@@ -302,11 +302,11 @@ def _space_evenly(first: Decimal, last: Decimal, count: int, integers_only: bool
     if first == last and count == 1:
         return [first]
     if not 2 <= count <= MAX_VALUES:
-        raise _BadValue(f"has to give 2 to {MAX_VALUES:,} values")
+        raise _BadValue(f"must give 2 to {MAX_VALUES:,} values")
     with localcontext(_DECIMAL_CONTEXT):
         span = last - first
         if not span:
-            raise _BadValue("has only one number to give")
+            raise _BadValue("contains only one number")
         exponent = 0 if integers_only else min(0, span.adjusted()) - 7
         quantum = Decimal(1).scaleb(exponent)
         exact_values = [first + span * k / (count - 1) for k in range(count)]
@@ -314,7 +314,7 @@ def _space_evenly(first: Decimal, last: Decimal, count: int, integers_only: bool
         values[-1] = last
     if len(set(values)) < count:
         unit = "whole numbers" if integers_only else "numbers"
-        raise _BadValue(f"has fewer than {count} {unit} to give")
+        raise _BadValue(f"does not contain {count} {unit}")
     return values
 
 

@@ -176,7 +176,7 @@ class _GenerationRun:
                     self.add_note(active.adapter.warning)
             for component, path in list_chosen_files(model.info).items():
                 title = COMPONENT_TITLES.get(component, "text encoder")
-                self.add_note(f"Painted with the {title} in {path.name}.")
+                self.add_note(f"Generated with the {title} in {path.name}.")
             index = self.context.home.library.index_embeddings(model.info, distinct)
             notes = [
                 note for request in distinct for note in list_family_notes(request, model.family)
@@ -185,7 +185,7 @@ class _GenerationRun:
                 self.add_note(note)
             # 2. The prompts, each once for all images.
             self.tracker.report(
-                self._last_report[0], "Reading the prompt", images=tuple(self.images)
+                self._last_report[0], "Encoding the prompt", images=tuple(self.images)
             )
             conditionings = {
                 request.prompts: encode_prompts(model, request) for request in distinct
@@ -276,7 +276,7 @@ class _GenerationRun:
 
     def _describe_batch(self, num_images: int) -> str:
         if self.request.num_images == 1:
-            return "Painting"
+            return "Generating"
         first = len(self.images) + 1
         subject = f"picture {first}"
         if num_images > 1:

@@ -55,8 +55,8 @@ class Noise:
         if request.noise_source == "GPU" and self._device.type == "cpu":
             raise InvalidSpec(
                 [
-                    "Noise source: GPU is noise of a graphics card, and this runs on the CPU; "
-                    "choose NV, which makes the same numbers anywhere."
+                    "Noise source: GPU needs a graphics card, but this runs on the CPU; choose "
+                    "NV, which gives the same noise on any machine."
                 ]
             )
         self._stream = _open_stream(request, request.seed, self._device)

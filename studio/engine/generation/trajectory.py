@@ -174,10 +174,10 @@ class Trajectory:
             latents = self._restore_unmasked(latents.to(self._model.latent_dtype), state, index)
         if not bool(torch.isfinite(latents).all()):
             raise StudioError(
-                f"The picture of seed {self.request.seed} broke: {self.request.scheduler} on "
-                f"{self.request.noise_schedule} came to no numbers in {self.request.steps} steps "
-                f"with {self._model.device.dtype_name}. Choose other steps, another scheduler or "
-                "--precision float32."
+                f"The image with seed {self.request.seed} failed: {self.request.scheduler} with "
+                f"{self.request.noise_schedule} gave invalid numbers in {self.request.steps} "
+                f"steps with {self._model.device.dtype_name}. Choose other steps, another sampler "
+                "or --precision float32."
             )
         return latents
 

@@ -31,8 +31,7 @@ from studio.storage.inputs import Inputs
 
 Enlarge = Callable[[Image.Image, str, Size], Image.Image]  # by an upscaler's name, to a size
 EMPTY_MASK_MESSAGE = (
-    "Mask: nothing is masked; paint over what shall change (or turn the mask around, or let it "
-    "grow)."
+    "Mask: nothing is masked; paint over the area to replace (or invert the mask, or grow it)."
 )
 
 
@@ -59,8 +58,8 @@ class ImageTask:
         if self.request.has_hires_pass:
             size += f" and {self.request.hires_scale:g} times that"
         return (
-            f"Memory did not suffice to decode {size} in one piece; it was done in tiles, whose "
-            "colours may differ a little."
+            f"There was not enough memory to decode {size} in one piece; it was decoded in tiles, "
+            "whose colours may differ slightly."
         )
 
     @property
@@ -365,7 +364,7 @@ def decode_latents(model: LoadedModel, latents: torch.Tensor, size: Size) -> Ima
     pixels = model.decode(latents)
     if not bool(torch.isfinite(pixels).all()):
         raise StudioError(
-            f"The autoencoder of {model.info.name} came to no numbers, and the picture would be "
+            f"The autoencoder of {model.info.name} gave invalid numbers, so the image would be "
             "black. Choose another VAE, or --precision float32."
         )
     image: Image.Image = processor.postprocess(pixels, output_type="pil")[0]

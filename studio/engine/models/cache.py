@@ -221,8 +221,8 @@ class ModelCache:
                     occupied_bytes -= protected.size_bytes
                 free_bytes = max(0, limit - occupied_bytes)
                 raise OutOfMemory(
-                    f"{name} needs {needed_bytes / GIB:.2f} GiB and {free_bytes / GIB:.2f} GiB are "
-                    "left for it. Choose a smaller model, a lower --precision or a smaller "
+                    f"{name} needs {needed_bytes / GIB:.2f} GiB, but only {free_bytes / GIB:.2f} "
+                    "GiB are available. Choose a smaller model, a lower --precision or a smaller "
                     "--keep-free, or close other programs."
                 )
             self.evict(key)

@@ -239,14 +239,14 @@ def resolve_name(name: str = "auto") -> str:
     device = torch.device(available[0] if name == "auto" else name)
     if device.type not in available:
         raise InvalidSpec(
-            [f"Device: {name} is not on this machine; there is {', '.join(available)}."]
+            [f"Device: {name} is not on this machine; available: {', '.join(available)}."]
         )
     if device.type not in ("cuda", "xpu"):
         return device.type
     index, count = device.index or 0, getattr(torch, device.type).device_count()
     if index >= count:
         kind = f"{device.type.upper()} devices"
-        raise InvalidSpec([f"Device: {name} is not on this machine; it has {count} {kind}."])
+        raise InvalidSpec([f"Device: {name} is not on this machine, which has {count} {kind}."])
     return f"{device.type}:{index}"
 
 
@@ -267,7 +267,7 @@ def resolve(name: str = "auto", precision: str = "auto") -> Device:
     _try_kernel(device)
     dtype = _choose_dtype(device) if precision == "auto" else DTYPES[precision]
     if device.type == "cpu" and dtype == torch.float16:
-        raise InvalidSpec(["Precision: a CPU cannot compute in float16; use float32."])
+        raise InvalidSpec(["Precision: CPUs cannot compute in float16; use float32."])
     return Device(device, dtype)
 
 
@@ -296,8 +296,8 @@ def _try_kernel(device: torch.device) -> None:
 def _describe_useless_device(device: torch.device, error: RuntimeError) -> str:
     if device.type != "cuda" or not _has_words(error, NO_KERNEL_WORDS):
         return (
-            f"Device: {device} does not compute ({error!s:.100}). Look after its driver, or start "
-            "with --device cpu."
+            f"Device: {device} does not work ({error!s:.100}). Check its driver, or start with "
+            "--device cpu."
         )
     card = torch.cuda.get_device_name(device)
     capability = torch.cuda.get_device_capability(device)

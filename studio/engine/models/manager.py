@@ -427,9 +427,9 @@ class PipelineManager:
         self._cache.clear(kept_name=name)
         self.device.empty_cache()
         raise OutOfMemory(
-            f"The memory of {self.device.title} did not suffice for {description}. Choose a "
-            "smaller size, fewer pictures at once, a smaller model, a lower --precision"
-            f"{self._planner.advice}."
+            f"{self.device.title} does not have enough memory for {description}. Choose a smaller "
+            "size, a smaller batch size, a smaller model, a lower "
+            f"--precision{self._planner.advice}."
         )
 
 

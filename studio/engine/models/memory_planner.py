@@ -142,9 +142,10 @@ class MemoryPlanner:
         self, info: ModelInfo, required_bytes: int, free_bytes: int
     ) -> OutOfMemory:
         return OutOfMemory(
-            f"To save the memory of {self._device.title}, {required_bytes / GIB:.2f} GiB of "
-            f"{info.name} have to lie in the machine's own, where {max(0, free_bytes) / GIB:.2f} "
-            "GiB are free. Close other programs, or choose a smaller model."
+            f"To save memory on {self._device.title}, {required_bytes / GIB:.2f} GiB of "
+            f"{info.name} must be kept in the machine's main memory, where "
+            f"{max(0, free_bytes) / GIB:.2f} GiB are free. Close other programs, or choose a "
+            "smaller model."
         )
 
     def _build_out_of_memory(
@@ -158,8 +159,8 @@ class MemoryPlanner:
             return self._build_host_error(info, host_bytes, state.host_free)
         needed_bytes = min(plan.peak_bytes for plan in plans)
         return OutOfMemory(
-            f"{info.name} needs {needed_bytes / GIB:.2f} GiB at this size even where memory is "
-            f"saved, and {max(0, state.free) / GIB:.2f} GiB are left for it on "
-            f"{self._device.title}. Choose a smaller size, a smaller model, a lower --precision or "
-            "a smaller --keep-free, or close other programs."
+            f"{info.name} needs {needed_bytes / GIB:.2f} GiB at this size even when saving "
+            f"memory, but only {max(0, state.free) / GIB:.2f} GiB are available on "
+            f"{self._device.title}. Choose a smaller size, a smaller model, a lower --precision "
+            "or a smaller --keep-free, or close other programs."
         )

@@ -144,8 +144,8 @@ def explain_scheduler_config() -> Iterator[None]:
         raise
     except Exception as error:
         raise BadFile(
-            "The model's scheduler/scheduler_config.json has values that the scheduler does not "
-            f"take ({type(error).__name__}: {error!s:.120}). Copy that file again."
+            "The model's scheduler/scheduler_config.json has values the sampler does not accept "
+            f"({type(error).__name__}: {error!s:.120}). Copy that file again."
         ) from error
 
 
@@ -214,14 +214,14 @@ def build_scheduler(
     if needs_whole_timesteps and len(set(timesteps)) < len(timesteps):
         raise InvalidSpec(
             [
-                f"Steps: {steps} are too many for {scheduler} on {noise_schedule}: two would be "
-                "the same; take fewer, or Euler."
+                f"Steps: {steps} are too many for {scheduler} with {noise_schedule}, because two "
+                "would be the same; use fewer, or Euler."
             ]
         )
     if not all(math.isfinite(timestep) for timestep in timesteps):
         raise InvalidSpec(
             [
-                f"Schedule: {scheduler} on {noise_schedule} comes to no noise levels with this "
+                f"Schedule: {scheduler} with {noise_schedule} gives no noise levels for this "
                 "model; choose another schedule."
             ]
         )

@@ -62,8 +62,8 @@ def render_denoise_strip(
     ):
         raise InvalidSpec(
             [
-                f"Strip: every how many steps? A whole number from 1 to {MAX_STEP_INTERVAL} (not "
-                f"{quote(step_interval)})."
+                f"Strip: the interval must be a whole number from 1 to {MAX_STEP_INTERVAL} "
+                f"(you entered {quote(step_interval)})."
             ]
         )
     request = validate_stored(GenerationRequest, spec.get("request") or {})
@@ -75,8 +75,8 @@ def render_denoise_strip(
     if not request.effective_steps:
         raise InvalidSpec(
             [
-                "Strip: a picture that is only enlarged has no steps to show; choose a strength "
-                "above 0."
+                "Strip: an image that is only enlarged has no steps to show; choose a denoising "
+                "strength above 0."
             ]
         )
     tracker = ProgressTracker(report, request.effective_steps)
@@ -146,7 +146,7 @@ def _render_frames(
             rendered_steps.add(step)
             image = decode_latents(model, latents, trajectory.request.size)
             frames.append((f"step {step + 1} · t {timestep:.0f}", image))
-        tracker.report(step + 1, "Painting")
+        tracker.report(step + 1, "Generating")
 
     tracker.start()
     ((_, latents, seconds),) = batcher.denoise([trajectory], on_call)
@@ -162,13 +162,13 @@ def _draw_strip(
     """Draw the first page of a sheet: strips are small enough for one."""
     settings = [
         ("Model", request.model),
-        ("Scheduler", f"{request.scheduler} · {request.noise_schedule}"),
+        ("Sampler", f"{request.scheduler} · {request.noise_schedule}"),
         ("Steps", str(request.steps)),
-        ("Guidance", f"{request.guidance:g}"),
+        ("CFG scale", f"{request.guidance:g}"),
         ("Seed", str(request.seed)),
     ]
     if request.image:
-        settings.append(("Strength", f"{request.strength:g}"))
+        settings.append(("Denoising strength", f"{request.strength:g}"))
     interval = f"before every {step_interval} steps"
     if step_interval == 1:
         interval = "before every step"

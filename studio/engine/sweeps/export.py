@@ -60,14 +60,12 @@ def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -
     for name in metric_names:
         if name not in METRICS:
             raise InvalidSpec(
-                [f"Numbers: there is no {quote(name)}; choose of {', '.join(METRICS)}."]
+                [f"Numbers: there is no {quote(name)}; choose from {', '.join(METRICS)}."]
             )
     num_axes = len(sweep.spec.axes)
     for axis in (spec.get("x"), spec.get("y")):
         if axis is not None and not (isinstance(axis, int) and 0 <= axis < num_axes):
-            raise InvalidSpec(
-                [f"Axes: this sweep has {num_axes}; there is none in place {quote(axis)}."]
-            )
+            raise InvalidSpec([f"Axes: this sweep has {num_axes}; there is no axis {quote(axis)}."])
     report(Progress(0, 1, "Measuring"))
     if "prompt fit" in metric_names:
         _measure_prompt_fit(context, sweep)
@@ -159,18 +157,18 @@ def build_table(context: WorkerContext, sweep: Sweep, plan: SweepPlan) -> Table:
 def describe_mode(spec: SweepSpec, dtype: str) -> str:
     """Return what the sheet says about how exact its cells are; `dtype` as torch names it."""
     if not spec.fast:
-        return "exact: each cell is bit for bit the single picture"
-    bound = f"exact but for the rounding of {dtype}"
+        return "exact: identical to single images"
+    bound = f"exact except for rounding of {dtype}"
     if dtype == "float32":
         bound = f"latents within {BATCHING_TOLERANCE * 100:g} % of exact"
-    return f"fast: several in one U-Net call, {bound}"
+    return f"fast: batched, {bound}"
 
 
 def load_sweep(context: WorkerContext, sweep_id: str) -> Sweep:
     """Return a stored sweep. Raises StudioError where there is none."""
     sweep = context.home.sweeps.get(sweep_id)
     if sweep is None:
-        raise StudioError(f"There is no sweep {quote(sweep_id)} here any more.")
+        raise StudioError(f"The sweep {quote(sweep_id)} no longer exists.")
     return sweep
 
 
@@ -243,8 +241,8 @@ def _measure_prompt_fit(context: WorkerContext, sweep: Sweep) -> None:
             images[key] = image
     if not images:
         raise StudioError(
-            f"Prompt fit: the embedded CLIP knows only pictures of the model {DEFAULT_MODEL}, "
-            "and there are none."
+            f"Prompt fit: the embedded CLIP only knows images of the model {DEFAULT_MODEL}, and "
+            "there are none."
         )
     scores = {}
     with metrics.borrow_clip(context.pipelines) as clip:
@@ -258,12 +256,7 @@ def _measure_difference(context: WorkerContext, sweep: Sweep, reference_key: str
     """Measure how far each image is from the reference cell's."""
     paths = _list_image_paths(context, sweep)
     if reference_key not in paths:
-        raise InvalidSpec(
-            [
-                "Difference: choose the cell that the others are compared to, "
-                "and one that has a picture."
-            ]
-        )
+        raise InvalidSpec(["Difference: choose a reference cell that has an image."])
     reference = decode.load_image(paths[reference_key]).image
     differences = {
         key: metrics.compute_rms_difference(reference, decode.load_image(path).image)

@@ -89,7 +89,7 @@ def run_sweep(
     remade_keys = frozenset(map(str, spec.get("remake") or ()))
     run = _SweepRun(context, sweep.id, owner, tracker=tracker, origin=origin, remade=remade_keys)
     # 2. What is there already.
-    run.report_progress("Looking for cells that are there already")
+    run.report_progress("Looking for cells that are already done")
     pending = [
         found for index in plan.run_order if (found := run.reuse_or_resolve(plan.cells[index]))
     ]
@@ -405,7 +405,7 @@ class _SweepRun:
         runner = TrajectoryRunner(model, batch_size, Enlarger(self.context))
         cells: dict[ImageTask, _PendingCell] = {}
         preview_every = self.context.settings.preview_every
-        self.report_progress("Painting")
+        self.report_progress("Generating")
 
         def on_call() -> None:
             preview = None

@@ -278,7 +278,7 @@ class _PageRenderer:
             self.draw_panel(x, y, message, colors)
         elif not cell.image_path:
             colors = (MISSING_FILL_COLOR, BORDER_COLOR, MUTED_TEXT_COLOR)
-            self.draw_panel(x, y, "not made yet", colors)
+            self.draw_panel(x, y, "not run yet", colors)
         start = y + layout.cell_size[1] + layout.gap // 2
         for number, (line, color) in enumerate(layout.build_caption(self.block, coordinates)):
             line_y = start + number * self.small_line_height

@@ -122,9 +122,7 @@ def _assign_axes(
         else:
             merged_axis = index_of[axis]
             if merged_axis not in free:
-                raise ValueError(
-                    f"axis {axis} is already used, or goes hand in hand with one that is"
-                )
+                raise ValueError(f"axis {axis} is already used, or linked with one that is")
         if merged_axis is not None:
             free.remove(merged_axis)
         return merged_axis

@@ -60,13 +60,13 @@
     };
   };
   const judge = (at, change) => {
-    if (!cells.has(key(at))) return tell("There is nothing to judge here yet.");
+    if (!cells.has(key(at))) return tell("There is nothing to rate here yet.");
     own[key(at)] = { ...verdict(at), ...change };
     try {
       localStorage.setItem(STORE, JSON.stringify(own));
     } catch {
       kept = false;
-      tell("This browser keeps nothing here: export the verdicts before you close.");
+      tell("This browser stores nothing here: export your ratings before you close it.");
     }
     repaint(at);
     if ($("detail").open) fillVerdict();
@@ -92,7 +92,7 @@
       download: `verdicts-${data.id.replace(/[^\w-]+/g, "-").slice(0, 60)}.json`,
     }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
-    tell(`${verdicts.length} ${verdicts.length === 1 ? "verdict" : "verdicts"} exported.`);
+    tell(`${verdicts.length} ${verdicts.length === 1 ? "rating" : "ratings"} exported.`);
   };
 
   // ---- the sheet: which cells are where, and only those in sight
@@ -242,7 +242,7 @@
     if (source && !cell.error) {
       const image = make("img", { alt: "", decoding: "async", draggable: false });
       image.onerror = () =>
-        image.replaceWith(make("span", { textContent: "The picture's file is gone." }));
+        image.replaceWith(make("span", { textContent: "The image file is gone." }));
       image.src = source;
       return make("div", { className: "frame" }, image);
     }
@@ -252,7 +252,7 @@
         { className: "frame bad", title: words ? cell.error : "" },
         make("span", { textContent: `Failed: ${cell.error}` }),
       );
-    return make("div", { className: "frame none" }, make("span", { textContent: "not made yet" }));
+    return make("div", { className: "frame none" }, make("span", { textContent: "not run yet" }));
   };
   const paint = (at, node) => {
     const cell = cellAt(at),
@@ -477,7 +477,7 @@
             textContent: text || "(empty)",
             onclick: () => {
               if (!view.hidden[k].delete(value)) {
-                if (shown(k).length < 2) return tell("One value has to stay.");
+                if (shown(k).length < 2) return tell("Keep at least one value.");
                 view.hidden[k].add(value);
               }
               change();
@@ -518,7 +518,7 @@
       box = frame(cell, full, false);
     const image = box.querySelector("img");
     if (image) {
-      image.alt = "The picture of this cell";
+      image.alt = "The image of this cell";
       image.onload = () =>
         image.classList.toggle("small", image.naturalWidth * 2 < image.clientWidth);
     }
@@ -852,8 +852,8 @@
     ),
   );
   $("kept").textContent = kept
-    ? "Verdicts are kept in this browser. Export them to take them elsewhere."
-    : "This browser keeps nothing for this page: export verdicts before you close it.";
+    ? "Ratings are kept in this browser. Export them to use them elsewhere."
+    : "This browser stores nothing for this page: export your ratings before you close it.";
   $("zoom").value = view.size;
   drawBar();
   layout();

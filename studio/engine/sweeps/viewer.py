@@ -217,14 +217,14 @@ def _read_image_size(path: Path) -> tuple[int, int]:
         with Image.open(path, formats=decode.ALLOWED_FORMATS) as image:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise BadPicture(f"{path.name} is gone or no picture any more.") from None
+        raise BadPicture(f"{path.name} is gone or is no longer an image.") from None
 
 
 def _make_data_uri(data: bytes) -> str:
     for signature, image_type in _IMAGE_SIGNATURES.items():
         if data.startswith(signature):
             return f"data:image/{image_type};base64,{base64.b64encode(data).decode()}"
-    raise BadPicture("A cell's picture is not PNG, JPEG or WebP.")
+    raise BadPicture("A cell's image is not PNG, JPEG or WebP.")
 
 
 def _get_file_size(path: Path | None) -> int:

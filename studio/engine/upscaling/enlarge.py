@@ -100,8 +100,8 @@ def _check_intermediate_size(size: Size, scale: int, name: str) -> None:
     if width * height > MAX_INTERMEDIATE_PIXELS:
         raise InvalidSpec(
             [
-                f"Upscaler: {name} makes {width} × {height} of this picture, more than "
-                f"{MAX_INTERMEDIATE_PIXELS // 10**6} million pixels; choose Lanczos or a smaller "
-                "picture."
+                f"Upscaler: {name} would make this image {width} × {height}, more than "
+                f"{MAX_INTERMEDIATE_PIXELS // 10**6} million pixels; choose Lanczos or a "
+                "smaller image."
             ]
         )

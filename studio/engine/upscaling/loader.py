@@ -28,8 +28,8 @@ from studio.storage.odd_files import explain_odd_file
 # that it looks at.
 MAX_REACH_PX = 32
 _MISSING_LIBRARY = (
-    "is of a kind that needs the library spandrel, which is not installed. Install it with "
-    "pip install 'picture-studio[upscale]', or take an ESRGAN or Real-ESRGAN upscaler."
+    "needs the library spandrel, which is not installed. Install it with pip install "
+    "'picture-studio[upscale]', or use an ESRGAN or Real-ESRGAN upscaler."
 )
 
 
@@ -128,14 +128,14 @@ def _load_with_spandrel(tensors: dict[str, Tensor], name: str, device: Device) -
         if is_out_of_memory(error) or is_device_lost(error):
             raise
         raise BadFile(
-            f"The upscaler {name} is of no kind that spandrel {spandrel.__version__} knows "
+            f"The upscaler {name} is of a kind that spandrel {spandrel.__version__} does not know "
             f"({type(error).__name__})."
         ) from None
     channels = model.input_channels
     if not isinstance(model, spandrel.ImageModelDescriptor) or (
         channels != model.output_channels or channels not in (1, 3)
     ):
-        raise BadFile(f"The upscaler {name} does not make an image larger ({model.purpose}).")
+        raise BadFile(f"The upscaler {name} does not enlarge images ({model.purpose}).")
     dtype = device.dtype
     if dtype == torch.float16 and not model.supports_half:
         dtype = torch.float32

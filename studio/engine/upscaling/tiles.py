@@ -68,7 +68,7 @@ def upscale_image(
             except Overflow:
                 if dtype == torch.float32:
                     raise BadFile(
-                        "The upscaler makes numbers that are no colours; copy its file again."
+                        "The upscaler gives values that are not colours; copy its file again."
                     ) from None
                 # All of it again: a picture is never half in the one format and half in the other.
                 dtype = torch.float32
@@ -76,7 +76,7 @@ def upscale_image(
             device.empty_cache()
             if side <= MIN_TILE_SIDE_PX:
                 raise OutOfMemory(
-                    f"The memory of {device.title} did not suffice to enlarge {side} × {side} "
+                    f"{device.title} does not have enough memory to enlarge {side} × {side} "
                     "pixels at once. Choose a smaller upscaler, or close other programs."
                 )
             side = max(MIN_TILE_SIDE_PX, side // 2)

@@ -39,8 +39,8 @@ KEPT_DETAILS = (
     "paidAccess",
 )
 _TOKEN_ADVICE = (
-    f"make a token in your account's settings there, put it into the variable {TOKEN_VARIABLE} and "
-    "start the studio again"
+    f"create a token in your account settings there, put it into the variable {TOKEN_VARIABLE} "
+    "and restart the studio"
 )
 
 
@@ -92,8 +92,8 @@ def _ask(client: SafeClient, path: str) -> dict[str, Any]:
     except SiteRefusal as error:
         if error.status == 404:
             raise SiteRefusal(
-                "Civitai shows no such model: the link is misspelt, it was removed, or it is "
-                f"shown only to who is logged in; then {_TOKEN_ADVICE}.",
+                "Civitai shows no such model: the link is misspelt, the model was removed, or it "
+                f"is only shown to logged-in users; in that case {_TOKEN_ADVICE}.",
                 404,
             ) from None
         raise explain_civitai_refusal(error) from None
@@ -114,16 +114,14 @@ def explain_civitai_refusal(
     has_token = bool(os.environ.get(TOKEN_VARIABLE, "").strip())
     is_sold, end = _read_access(details or {})
     if error.status == 401 and not (is_sold and has_token):
-        sentence = f"Civitai gives it only to who is logged in: {_TOKEN_ADVICE}."
+        sentence = f"Civitai only gives it to logged-in users: {_TOKEN_ADVICE}."
         if has_token:
-            sentence = (
-                f"Civitai does not know the token in {TOKEN_VARIABLE} (any more); make a new one."
-            )
+            sentence = f"Civitai rejected the token in {TOKEN_VARIABLE}; create a new one."
     elif error.status in (401, 403):
         until = f" until {end}" if end else ""
-        reason = f"only who has bought it gets it{until}" if is_sold else "it may be for sale"
-        advice = "Take another version, or wait." if end else "Take another version, or buy it."
-        sentence = f"Civitai does not give it to you: {reason}. {advice}"
+        reason = f"only buyers can download it{until}" if is_sold else "it may be for sale"
+        advice = "Choose another version, or wait." if end else "Choose another version, or buy it."
+        sentence = f"Civitai refuses to give it to you: {reason}. {advice}"
     else:
         sentence = str(error)
     return SiteRefusal(sentence, error.status, error.code)
@@ -135,7 +133,7 @@ def _find_newest_version(model: Mapping[str, Any], model_id: int) -> int:
         for version in versions:
             if isinstance(version, dict) and isinstance(version.get("id"), int):
                 return int(version["id"])
-    raise BadFile(f"Model {model_id} on Civitai has no version that can be fetched.")
+    raise BadFile(f"Model {model_id} on Civitai has no version that can be downloaded.")
 
 
 def choose_civitai_file(version: Mapping[str, Any], variant: Variant = "auto") -> dict[str, Any]:
@@ -162,7 +160,7 @@ def choose_civitai_file(version: Mapping[str, Any], variant: Variant = "auto") -
     if not usable:
         if files:
             check_suffix(files[0]["name"])
-        raise BadFile("This version on Civitai has no file of weights.")
+        raise BadFile("This version on Civitai has no weights file.")
 
     def rank(file: dict[str, Any]) -> tuple[bool, bool, bool, bool]:
         metadata = file.get("metadata") or {}
@@ -195,11 +193,9 @@ def describe_licence(model: Mapping[str, Any]) -> str:
     if commercial is None:
         return ""
     allowed = commercial if isinstance(commercial, list) else [commercial]
-    words = [
-        "pictures may be sold" if {"Image", "Sell"} & set(map(str, allowed)) else "not for sale"
-    ]
+    words = ["images may be sold" if {"Image", "Sell"} & set(map(str, allowed)) else "not for sale"]
     if model.get("allowNoCredit") is False:
-        words.append("name the author")
+        words.append("credit required")
     if model.get("allowDerivatives") is False:
         words.append("no merges")
     return ", ".join(words)
@@ -216,7 +212,7 @@ def _list_notes(version: Mapping[str, Any]) -> list[str]:
     is_sold, end = _read_access(version)
     if is_sold:
         until = f" until {end}" if end else ""
-        notes.append(f"Only who has bought it gets it{until}.")
+        notes.append(f"Only buyers can download it{until}.")
     return notes
 
 

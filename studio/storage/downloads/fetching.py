@@ -121,7 +121,7 @@ def _held(folder: Path) -> Iterator[None]:
     lock = Lock(folder, "download")
     try:
         if not lock.acquire():
-            raise Busy("It is being fetched already; the list of downloads shows how far it is.")
+            raise Busy("It is already being downloaded; the list of downloads shows its progress.")
         try:
             yield
         finally:
@@ -144,7 +144,7 @@ class _AlreadyThere(BadFile):
 
     def __init__(self, placed: Placed) -> None:
         self.placed = placed
-        super().__init__(f"{placed.name} is there already.")
+        super().__init__(f"{placed.name} is already there.")
 
 
 class _Download:

@@ -118,8 +118,8 @@ class Hub:
         if not find_families(pipeline_class):
             titles = ", ".join(family.title for family in FAMILIES.values())
             raise BadFile(
-                f"{self._repository} is a model of the kind {pipeline_class:.60}; the studio runs "
-                f"{titles}."
+                f"{self._repository} is a model of the kind {pipeline_class:.60}; the studio "
+                f"supports {titles}."
             )
         chosen, chosen_variant = choose_model_files(files, index, variant)
         return self._build_plan(
@@ -152,8 +152,8 @@ class Hub:
             return at_root[0]
         if not candidates:
             raise BadFile(
-                f"{self._repository} has no {INDEX_FILE} and no .safetensors file, so there is "
-                "nothing in it that the studio can use. For one other file paste the link to it."
+                f"{self._repository} has no {INDEX_FILE} and no .safetensors file, so the studio "
+                "can use nothing in it. For any other file paste the link to it."
             )
         names = ", ".join(candidates[:MAX_NAMED_FILES])
         more = len(candidates) - MAX_NAMED_FILES
@@ -175,8 +175,8 @@ class Hub:
         notes = []
         if info.get("gated"):
             notes.append(
-                f"It is given only to who has accepted its terms at {self.page}; that needs a "
-                "token of the hub here."
+                f"It is only available after accepting its terms at {self.page}, and needs a hub "
+                "token here."
             )
         remote_files = tuple(
             RemoteFile(
@@ -216,17 +216,20 @@ def explain_hub_refusal(error: SiteRefusal, repository: str, revision: str = "")
     page = f"{read_hub_address()}/{repository}"
     has_token = bool(read_hub_token())
     how = (
-        "The token of this machine may not read it."
+        "This machine's token has no access to it."
         if has_token
-        else "Then put a token of the hub into the variable HF_TOKEN, or log in with `hf auth "
-        "login`, and start the studio again."
+        else "Then put a hub token into the variable HF_TOKEN, or log in with `hf auth login`, "
+        "and restart the studio."
     )
     if error.code == "GatedRepo" or (error.status == 403 and error.code != "RepoNotFound"):
-        sentence = f"{repository} has terms to accept first: open {page} and accept them. {how}"
+        sentence = (
+            f"{repository} requires you to accept its terms first: open {page} and accept them. "
+            f"{how}"
+        )
     elif error.code == "RevisionNotFound":
         sentence = f"{repository} has no version {quote(revision)}."
     elif error.code == "EntryNotFound":
-        sentence = f"A file of {repository} is no longer there; look the link up again."
+        sentence = f"A file of {repository} no longer exists; look up the link again."
     elif error.status in (401, 404):
         sentence = (
             f"The hub shows no {repository}: the name is misspelt, or it is private. "

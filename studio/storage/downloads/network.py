@@ -103,12 +103,13 @@ class Network:
             endpoints = list(self.resolve(host, port))
         except (OSError, UnicodeError):
             raise LostConnection(
-                f"{host} could not be found. Is this machine online, and is the name right?"
+                f"{host} could not be found. Is this machine online, and is the name correct?"
             ) from None
         allowed = [endpoint for endpoint in endpoints if self.is_allowed(endpoint[0])]
         if not allowed:
             raise DownloadError(
-                f"{host} leads to an address of a private network, where nothing is fetched from."
+                f"{host} leads to an address in a private network; nothing is downloaded from "
+                "there."
             )
         return allowed
 
@@ -215,7 +216,7 @@ class _WatchedReader(io.RawIOBase):
             except TimeoutError:
                 if time.monotonic() > end:
                     raise LostConnection(
-                        f"Nothing has come for {self._silence_seconds:g} s."
+                        f"No data has arrived for {self._silence_seconds:g} s."
                     ) from None
 
     def close(self) -> None:

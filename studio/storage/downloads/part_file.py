@@ -138,20 +138,20 @@ class Transfer:
         if answer.status != 200:  # another range than the one that was asked for, or none
             self.discard()
             raise LostConnection(
-                f"{answer.host} does not go on with {name} where it stopped; it begins anew."
+                f"{answer.host} does not resume {name} where it stopped; it starts over."
             )
         self._num_bytes = 0
         if length is None:
             if self.is_weights or self.file.size_bytes is None:
                 raise DownloadError(
-                    f"{answer.host} does not say how large {name} is, so it is not fetched."
+                    f"{answer.host} does not say how large {name} is, so it is not downloaded."
                 )
             length = self.file.size_bytes
         announced = self.file.size_bytes
         if announced is not None and self.file.is_size_exact and length != announced:
             raise BadFile(
                 f"{name} has {length:,} bytes at {answer.host}, but {announced:,} were announced; "
-                "nothing of it is kept. Look the link up again."
+                "nothing of it was kept. Look up the link again."
             )
         if not self.is_weights and length > MAX_UNSAID_BYTES:
             raise BadFile(f"{name} has {format_size(length)}, which is too much for a text.")
@@ -191,13 +191,13 @@ class Transfer:
                     size = self._read_some(answer, buffer)
                     if not size:
                         raise LostConnection(
-                            f"{answer.host} hung up after {self._num_bytes:,} of {total:,} bytes "
-                            f"of {self.file.path}."
+                            f"{answer.host} closed the connection after {self._num_bytes:,} of "
+                            f"{total:,} bytes of {self.file.path}."
                         )
                     if self._num_bytes + size > total:
                         raise BadFile(
-                            f"{answer.host} sends more of {self.file.path} than it announced; "
-                            "nothing of it is kept."
+                            f"{answer.host} sent more of {self.file.path} than it announced; "
+                            "nothing of it was kept."
                         )
                     self._take(buffer[:size], total)
                     part.write(buffer[:size])
@@ -226,9 +226,9 @@ class Transfer:
         announced = self.file.sha256.lower()
         if announced and self._hash.hexdigest() != announced:
             raise DamagedTransfer(
-                f"{self.file.path} arrived with another content than was announced: its sha256 is "
-                f"{self._hash.hexdigest()[:12]} and not {announced[:12]}. Nothing of it is kept; "
-                "try again."
+                f"{self.file.path} arrived with different content than announced: its sha256 is "
+                f"{self._hash.hexdigest()[:12]} instead of {announced[:12]}. Nothing of it was "
+                "kept; try again."
             )
         try:
             os.replace(self.part_path, self.path)
@@ -287,9 +287,9 @@ def check_free_disk(folder: Path, num_bytes: int, name: str) -> None:
         raise atomic.write_error(folder, error) from error
     if num_bytes > max(0, free_bytes - RESERVED_DISK_BYTES):
         raise DiskError(
-            f"{name} needs {format_size(num_bytes)} more, and {format_size(free_bytes)} are free "
-            f"on the disk, of which {format_size(RESERVED_DISK_BYTES)} are left alone. Free some "
-            "space, then start again; what has come is kept."
+            f"{name} needs {format_size(num_bytes)} more, but the disk has "
+            f"{format_size(free_bytes)} free, of which {format_size(RESERVED_DISK_BYTES)} are "
+            "reserved. Free some space, then start again; the part already downloaded is kept."
         )
 
 

@@ -45,25 +45,23 @@ def read_linked_settings(client: SafeClient, url: str, *, is_confirmed: bool = F
     data = client.retry(fetch)
     if data[:512].lstrip()[:1] == b"<":
         raise BadPicture(
-            "That link leads to a page, not to a picture. Copy the picture's own address there."
+            "That link leads to a page, not an image. Copy the address of the image itself."
         )
     name = make_printable(PurePosixPath(unquote(urlsplit(url).path)).name)[-MAX_NAME_CHARS:]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture")
         path.write_bytes(data)
-        return read_image_settings(path, name or "The picture")
+        return read_image_settings(path, name or "The image")
 
 
 def _read_whole(answer: Answer, end: float) -> bytes:
     """Return the body of an answer. Raises DownloadError."""
     too_large = DownloadError(
-        f"{answer.host} sends more than {MAX_PICTURE_BYTES // 2**20} MiB: too large for a picture."
+        f"{answer.host} sends more than {MAX_PICTURE_BYTES // 2**20} MiB: too large for an image."
     )
     if (answer.length or 0) > MAX_PICTURE_BYTES:
         raise too_large
-    too_slow = DownloadError(
-        f"{answer.host} sends it too slowly. Save the picture, then drop the file."
-    )
+    too_slow = DownloadError(f"{answer.host} is too slow. Save the image, then drop the file.")
     return read_body(
         answer, max_bytes=MAX_PICTURE_BYTES, end=end, too_large=too_large, too_slow=too_slow
     )

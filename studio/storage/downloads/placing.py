@@ -76,7 +76,7 @@ def identify_start(start: bytes, total_bytes: int, folder: Path, name: str) -> m
         with suppress(OSError):
             path.unlink(missing_ok=True)
     if identified.problem or not identified.folder:
-        raise BadFile(f"{identified.sentence[:-1]}, so it is not fetched.")
+        raise BadFile(f"{identified.sentence[:-1]}, so it is not downloaded.")
     return identified
 
 
@@ -99,8 +99,8 @@ class Places:
         if self._find_taken(folder, name, suffix):
             free = self._find_free_name(folder, name, suffix)
             raise BadFile(
-                f"There is a {name} in {folder}/ already, with another content. Give it another "
-                f"name, such as {free}."
+                f"There is already a different {name} in {folder}/. Choose another name, such as "
+                f"{free}."
             )
 
     def find_same_file(self, folder: str, name: str, suffix: str, sha256: str) -> Path | None:
@@ -136,8 +136,7 @@ class Places:
             return Placed(plan.name, "models", path, "model", was_there=True)
         free = self._find_free_name("models", plan.name, "")
         raise BadFile(
-            f"There is a model {plan.name} already, which is another. Give it another name, such "
-            f"as {free}."
+            f"There is already a different model {plan.name}. Choose another name, such as {free}."
         )
 
     def place_file(self, plan: DownloadPlan, source: Path, sha256: str) -> Placed:
@@ -220,8 +219,8 @@ def _identify(path: Path) -> tuple[FileKind, str]:
         kind = classify_pickle(path)
         if not kind:
             raise BadFile(
-                f"{path.name} is a pickle of something that is neither an embedding nor an "
-                "upscaler; look for it as .safetensors."
+                f"{path.name} is a pickle that is neither an embedding nor an upscaler; look for "
+                "it as .safetensors."
             )
         return kind, KIND_TITLES[kind]
     identified = model_file.identify_file(path)
@@ -236,7 +235,7 @@ def _move(source: Path, target: Path) -> None:
     try:
         atomic.transfer_file(source, target)
     except FileExistsError:
-        raise BadFile(f"There is a {target.name} in {target.parent.name}/ already.") from None
+        raise BadFile(f"There is already a {target.name} in {target.parent.name}/.") from None
     except StudioError:
         raise
     except OSError as error:

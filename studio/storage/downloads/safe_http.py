@@ -137,8 +137,8 @@ class SafeClient:
             url, is_first = _join(url, location), False
             check_page(url, request)
         raise DownloadError(
-            f"{urlsplit(request.url).hostname} leads from one address to the next more than "
-            f"{MAX_REDIRECTS} times; nothing was fetched."
+            f"{urlsplit(request.url).hostname} redirects more than {MAX_REDIRECTS} times; nothing "
+            "was downloaded."
         )
 
     def _ask(
@@ -169,9 +169,9 @@ class SafeClient:
         except http.client.HTTPException as error:
             connection.close()
             if isinstance(error, http.client.RemoteDisconnected | http.client.BadStatusLine):
-                raise LostConnection(f"{host} hung up without an answer.") from None
+                raise LostConnection(f"{host} closed the connection without an answer.") from None
             raise DownloadError(
-                f"{host} answers in a way that cannot be read ({type(error).__name__})."
+                f"{host} gave an unreadable answer ({type(error).__name__})."
             ) from None
         except OSError as error:
             connection.close()
@@ -188,7 +188,8 @@ class SafeClient:
             end = time.monotonic() + MAX_ANSWER_SECONDS
             with self.open(request) as answer:
                 too_much = StrayAnswer(
-                    f"{answer.host} answers with more, or more slowly, than any list of files does."
+                    f"{answer.host} answers with more data, or more slowly, than any file "
+                    "list would."
                 )
                 body = read_body(
                     answer,
@@ -201,8 +202,8 @@ class SafeClient:
                     return json.loads(body)
                 except (ValueError, RecursionError):
                     raise StrayAnswer(
-                        f"{answer.host} answered with something that is no list of files. Is "
-                        "there a login page between this machine and the internet?"
+                        f"{answer.host} did not answer with a file list. Is there a login page "
+                        "between this machine and the internet?"
                     ) from None
 
         return self.retry(ask)
@@ -247,7 +248,7 @@ def _check_status(answer: Answer) -> None:
     status, host = answer.status, answer.host
     if answer.header("content-encoding").lower() not in ("", "identity"):
         raise DownloadError(
-            f"{host} sends it packed, though that was not asked for; nothing was fetched."
+            f"{host} sent it compressed although that was not requested; nothing was downloaded."
         )
     if status in (200, 206, 416):
         return
@@ -258,15 +259,15 @@ def _check_status(answer: Answer) -> None:
         raise PassingError(f"{host} has been asked too often (429). Try again{when}.", seconds)
     if status in PASSING_STATUSES:
         seconds = _parse_retry_after(answer.header("retry-after"))
-        raise PassingError(f"{host} is in trouble itself ({status}). Try again later.", seconds)
+        raise PassingError(f"{host} has a problem of its own ({status}). Try again later.", seconds)
     reasons = {
-        401: f"{host} wants to know who asks (401). {BROWSER_ADVICE}",
-        403: f"{host} does not give it to you (403). {BROWSER_ADVICE}",
-        404: f"{host} has nothing at that address (404). Is the link whole, and still right?",
+        401: f"{host} requires a login (401). {BROWSER_ADVICE}",
+        403: f"{host} denies access (403). {BROWSER_ADVICE}",
+        404: f"{host} has nothing at that address (404). Is the link complete and correct?",
         410: f"{host} no longer has it (410). Look for it elsewhere.",
     }
     sentence = reasons.get(
-        status, f"{host} answered with {status}, which is no file. Is the link the right one?"
+        status, f"{host} answered with {status} instead of a file. Is the link correct?"
     )
     raise SiteRefusal(sentence, status, code)
 
@@ -318,5 +319,5 @@ def read_body(
         if time.monotonic() > end:
             raise too_slow
     if answer.length is not None and len(body) != answer.length:
-        raise LostConnection(f"{answer.host} hung up in the middle of its answer.")
+        raise LostConnection(f"{answer.host} closed the connection in the middle of its answer.")
     return bytes(body)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from studio.errors import DownloadError, SiteRefusal, quote
 
-BROWSER_ADVICE = "If your browser gets it, fetch it there and add the file."
+BROWSER_ADVICE = "If you can get it in your browser, download it there and add the file."
 PURCHASE_ENDING = "purchase"
 LOGIN_PATHS = ("/login", "/signin", "/sign-in")  # where some lead instead of saying 401
 # Names of sites, and of their subdomains where one begins with a dot.
@@ -55,7 +55,7 @@ def encode_host(host: str) -> str:
     except UnicodeError:
         encoded = ""
     if not _HOST.fullmatch(encoded):
-        raise DownloadError(f"{quote(host)} is no name of a site.")
+        raise DownloadError(f"{quote(host)} is not the name of a site.")
     return encoded
 
 
@@ -65,11 +65,11 @@ def check_site(url: str, request: Request, *, is_first: bool) -> None:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
     except ValueError:
-        raise DownloadError("A site leads to something that is no address.") from None
+        raise DownloadError("A site redirects to something that is not an address.") from None
     if parts.scheme != "https" or not host or parts.username is not None:
         origin = urlsplit(request.url).hostname
         raise DownloadError(
-            f"{origin} leads to an address without https, where nothing is fetched from."
+            f"{origin} leads to an address without https; nothing is downloaded from there."
         )
     host = encode_host(host)
     if request.is_confirmed or (request.trusted_host and host == request.trusted_host):
@@ -78,12 +78,12 @@ def check_site(url: str, request: Request, *, is_first: bool) -> None:
     if not _matches(host, sites) or port != 443:
         if is_first:
             raise DownloadError(
-                f"The file comes from {host}, a site that the studio does not know. If it is "
-                "meant, say so and start again."
+                f"The file comes from {host}, a site the studio does not know. If you trust it, "
+                "say so and start again."
             )
         raise DownloadError(
-            f"{urlsplit(request.url).hostname} sends it from {host}, a site that the studio does "
-            "not know; nothing was fetched. If that is right, `studio get LINK --yes` takes it."
+            f"{urlsplit(request.url).hostname} sends it from {host}, a site the studio does not "
+            "know; nothing was downloaded. If that is right, use `studio get LINK --yes`."
         )
 
 
@@ -96,7 +96,7 @@ def check_page(url: str, request: Request) -> None:
     host, path = urlsplit(request.url).hostname, urlsplit(url).path.rstrip("/")
     if path in LOGIN_PATHS:
         raise SiteRefusal(
-            f"{host} wants to know who asks (it leads to a login page). {BROWSER_ADVICE}", 401
+            f"{host} requires a login (it leads to a login page). {BROWSER_ADVICE}", 401
         )
     if path.endswith(PURCHASE_ENDING):
         raise SiteRefusal(f"{host} sells it (it leads to a page to buy it). {BROWSER_ADVICE}", 403)

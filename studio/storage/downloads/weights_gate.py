@@ -31,12 +31,12 @@ def check_suffix(name: str) -> None:
         raise BadFile(f"{name} is a GGUF file, whose quantised weights the studio cannot read.")
     if lower.endswith((".ckpt", ".pkl", ".pickle")):
         raise BadFile(
-            f"{name} is a pickle, which can carry programs; look for the same model as "
+            f"{name} is a pickle, which can contain programs; look for the same model as "
             ".safetensors."
         )
     raise BadFile(
-        f"{name} is no file of weights; the studio fetches .safetensors files, and .pt, .pth and "
-        ".bin of embeddings and upscalers."
+        f"{name} is not a weights file; the studio downloads .safetensors files, and .pt, .pth "
+        "and .bin for embeddings and upscalers."
     )
 
 
@@ -51,7 +51,7 @@ class WeightsGate:
         if self._is_pickle and total_bytes > MAX_PICKLE_BYTES:
             raise BadFile(
                 f"{name} is a pickle of {format_size(total_bytes)}; embeddings and upscalers are "
-                f"smaller than {format_size(MAX_PICKLE_BYTES)}, so it is not fetched."
+                f"smaller than {format_size(MAX_PICKLE_BYTES)}, so it is not downloaded."
             )
 
     @property
@@ -77,26 +77,26 @@ class WeightsGate:
         is_header = self._start[8:9] == b"{" and not self._is_pickle
         if start.startswith(_PAGE_STARTS) and not is_header:
             raise BadFile(
-                f"{self._name} is a page or a text and no weights. The site may want a login, or "
-                "the link leads to the page about the file; look for the link of its button."
+                f"{self._name} is a page or a text, not weights. The site may require a login, or "
+                "the link leads to the page about the file; use the link of its download button."
             )
         if bytes(self._start[:4]).startswith(b"GGUF"):
             raise BadFile(f"{self._name} is a GGUF file, which the studio cannot read.")
         is_pickled = bytes(self._start[:4]).startswith(_PICKLE_STARTS)
         if is_pickled and not self._is_pickle and not is_header:
             raise BadFile(
-                f"{self._name} is a pickle under another name, which can carry programs; nothing "
-                "of it is kept."
+                f"{self._name} is a pickle under another name, which can contain programs; "
+                "nothing of it was kept."
             )
         if self._is_pickle and not is_pickled:
-            raise BadFile(f"{self._name} is no PyTorch file, whatever its name says.")
+            raise BadFile(f"{self._name} is not a PyTorch file, despite its name.")
 
     def _check_header(self) -> None:
         (length,) = struct.unpack("<Q", self._start[:8])
         if not 2 <= length <= min(MAX_HEADER_BYTES, self._total_bytes - 8):
             raise BadFile(
-                f"{self._name} is no safetensors file: its header would have {length:,} bytes of "
-                f"{self._total_bytes:,}."
+                f"{self._name} is not a safetensors file: its header would have {length:,} bytes "
+                f"of {self._total_bytes:,}."
             )
         if len(self._start) < 8 + length:
             return
@@ -104,8 +104,8 @@ class WeightsGate:
         data_bytes = _measure_tensors(self._name, bytes(self._start[8:]))
         if data_bytes != self._total_bytes - 8 - length:
             raise BadFile(
-                f"{self._name} does not fit its own header: {data_bytes:,} bytes of tensors are "
-                f"listed, and {self._total_bytes - 8 - length:,} are there. It is damaged."
+                f"{self._name} does not match its own header: {data_bytes:,} bytes of tensors are "
+                f"listed, but {self._total_bytes - 8 - length:,} are there. It is damaged."
             )
         self.is_open = True
 
@@ -124,5 +124,5 @@ def _measure_tensors(name: str, text: bytes) -> int:
                     raise ValueError
                 ends.append(end)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise BadFile(f"{name} is no safetensors file: its header cannot be read.") from None
+        raise BadFile(f"{name} is not a safetensors file: its header cannot be read.") from None
     return max(ends)

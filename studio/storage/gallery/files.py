@@ -119,4 +119,4 @@ def _write_new_file(folder: Path, stem: str, data: bytes) -> Path:
         except FileExistsError:
             continue
         return path.resolve()
-    raise BadPicture(f"{folder} already holds ten thousand pictures named {stem}.")
+    raise BadPicture(f"{folder} already holds ten thousand images named {stem}.")

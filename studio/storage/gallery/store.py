@@ -62,7 +62,7 @@ class Gallery:
             settings.home / "gallery.sqlite",
             MIGRATIONS,
             rebuildable=True,
-            holds="the list of your pictures",
+            holds="the list of your images",
         )
         self._database.execute(f"PRAGMA cache_size = -{MAX_CACHE_KIB}")
         self.bin = Bin(self._database, self.files.delete)

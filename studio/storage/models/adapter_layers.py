@@ -157,7 +157,7 @@ class LayerReader:
                 shape = replace(shape, rank=int(get_number(config, "rank", dotted_name) or 0))
         if alpha is not None and abs(alpha) > MAX_ALPHA:
             raise BadFile(
-                f"{self.path.name} has alpha {alpha:g} in {stem:.100}; the studio takes up to "
+                f"{self.path.name} has alpha {alpha:g} in {stem:.100}; the studio accepts up to "
                 f"{MAX_ALPHA:,}."
             )
         layer = Layer(
@@ -177,8 +177,8 @@ class LayerReader:
         name = self.path.name
         if config.get("use_dora") and layer.kind == LORA and "magnitude" not in layer.tensors:
             raise BadFile(
-                f"{name} says that it is a DoRA and has no magnitudes in {layer.stem:.100}; "
-                "save it again with them."
+                f"{name} claims to be a DoRA but has no magnitudes in {layer.stem:.100}; save it "
+                "again with them."
             )
         if ":" in layer.stem:
             return replace(layer, numbered_in=self._read_classes(layer.network))
@@ -210,11 +210,11 @@ class LayerReader:
             shape = measure_layer(kind, shapes)
         except ValueError as error:
             raise BadFile(
-                f"{path.name}: the matrices of {stem:.100} do not belong together ({error!s:.100})."
+                f"{path.name}: the matrices of {stem:.100} do not fit together ({error!s:.100})."
             ) from None
         if shape is not None and shape.rank > MAX_RANK:
             raise BadFile(
-                f"{path.name} has rank {shape.rank:,} in {stem:.100}; the studio takes up to "
+                f"{path.name} has rank {shape.rank:,} in {stem:.100}; the studio accepts up to "
                 f"{MAX_RANK:,}."
             )
         for role, key in tensors.items():
@@ -266,14 +266,14 @@ def read_offsets(path: Path, key: str, entry: Any) -> tuple[int, int]:
         or any(type(offset) is not int for offset in offsets)
         or not 0 <= offsets[0] <= offsets[1]
     ):
-        raise BadFile(f"{path.name} does not say where {key:.100} lies.")
+        raise BadFile(f"{path.name} does not say where {key:.100} is.")
     return offsets[0], offsets[1]
 
 
 def _check_num_bytes(path: Path, header: Mapping[str, Any], key: str, shape: list[int]) -> None:
     begin, end = header[key]["data_offsets"]
     if end - begin != math.prod(shape) * DTYPE_BYTES[header[key]["dtype"]]:
-        raise BadFile(f"{path.name}: {key:.100} has not as many bytes as its shape says.")
+        raise BadFile(f"{path.name}: the size of {key:.100} does not match its shape.")
 
 
 def _read_shape(path: Path, header: Mapping[str, Any], key: str) -> list[int]:
@@ -287,7 +287,8 @@ def _read_shape(path: Path, header: Mapping[str, Any], key: str) -> list[int]:
         raise BadFile(f"{path.name}: the shape of {key:.100} is not valid. Copy the file again.")
     if entry.get("dtype") not in STRUCT_FORMATS:
         raise BadFile(
-            f"{path.name}: {key:.100} holds {entry.get('dtype')!s:.20} instead of fractions."
+            f"{path.name}: {key:.100} contains {entry.get('dtype')!s:.20} instead of "
+            "floating-point numbers."
         )
     return shape
 
@@ -310,9 +311,9 @@ def _read_scalar(
             data = struct.pack("<d", _decode_e4m3(data))
         (value,) = struct.unpack(struct_format, data)
     except (KeyError, TypeError, ValueError, OSError, OverflowError, struct.error):
-        raise BadFile(f"{path.name}: {key:.100} is no number.") from None
+        raise BadFile(f"{path.name}: {key:.100} is not a number.") from None
     if not math.isfinite(value):
-        raise BadFile(f"{path.name}: {key:.100} is no number ({value}).")
+        raise BadFile(f"{path.name}: {key:.100} is not a number ({value}).")
     return float(value)
 
 

@@ -35,7 +35,7 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent) or self.depth >= MAX_DEPTH:
-            raise yaml.YAMLError("it is no list of folders")
+            raise yaml.YAMLError("it is not a list of folders")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -55,14 +55,14 @@ def list_paths(file: Path) -> list[Path]:
     try:
         text = odd_files.read_file(file, MAX_YAML_BYTES).decode("utf-8-sig")
         if text.count("[") + text.count("{") > MAX_BRACKETS:
-            raise ValueError("it is no list of folders")
+            raise ValueError("it is not a list of folders")
         sections = yaml.load(text, _PlainLoader)  # a SafeLoader
     except OSError as error:
         raise BadFile(f"{file.name} cannot be read ({error.strerror or error}).") from None
     except (ValueError, RecursionError, yaml.YAMLError):
-        raise BadFile(f"{file.name} is no YAML that can be read; mend it in an editor.") from None
+        raise BadFile(f"{file.name} is not readable YAML; fix it in an editor.") from None
     if not isinstance(sections, dict):
-        raise BadFile(f"{file.name} has no sections with a base_path; mend it in an editor.")
+        raise BadFile(f"{file.name} has no section with a base_path; fix it in an editor.")
     paths: dict[Path, None] = {}
     for section in sections.values():
         if not isinstance(section, dict):

@@ -60,11 +60,11 @@ def find_denoiser_problem(
     """Return why the studio cannot paint with a denoiser, as the end of a sentence, or nothing."""
     for marker, (_, model) in _EDM_MARKERS.items():
         if marker in names or marker in denoiser:
-            return f"predicts as EDM does ({model}), which the studio cannot paint with"
+            return f"predicts as EDM does ({model}), which the studio does not support"
     if num_channels == 8:
         return "edits by instructions (InstructPix2Pix), which the studio cannot do"
     if num_channels not in (0, 4, 9):
-        return f"takes {num_channels} channels; the studio runs those of 4, and of 9 for inpainting"
+        return f"takes {num_channels} channels; the studio supports 4, and 9 for inpainting"
     return ""
 
 

@@ -117,7 +117,7 @@ def _read_sdxl(shapes: dict[str, tuple[int, int]]) -> FileEmbedding:
         raise BadFile(f"lacks {missing[0]}; an embedding for SDXL needs clip_l and clip_g.")
     (num_vectors, width), (other_num, other_width) = (shapes[name] for name in SDXL_TENSORS)
     if num_vectors != other_num:
-        raise BadFile(f"has {num_vectors} vectors in clip_l and {other_num} in clip_g.")
+        raise BadFile(f"has {num_vectors} vectors in clip_l but {other_num} in clip_g.")
     return FileEmbedding("", SDXL_TENSORS, (width, other_width), num_vectors)
 
 
@@ -125,10 +125,10 @@ def _read_vectors(name: str, entry: Any) -> tuple[int, int]:
     """Return how many vectors a tensor has, and of how many numbers each."""
     shape = read_shape(entry)
     if not shape or len(shape) > 2 or 0 in shape:
-        raise BadFile(f"has in {name!a:.60} no vectors (its shape is {list(shape or ())}).")
+        raise BadFile(f"has no vectors in {name!a:.60} (its shape is {list(shape or ())}).")
     if entry.get("dtype") not in FLOAT_DTYPES:
-        raise BadFile(f"has in {name!a:.60} numbers of a kind that vectors cannot have.")
+        raise BadFile(f"has the wrong type of numbers in {name!a:.60}.")
     num_vectors = shape[0] if len(shape) == 2 else 1
     if num_vectors > MAX_VECTORS:
-        raise BadFile(f"has {num_vectors} vectors; a prompt has room for {MAX_VECTORS}.")
+        raise BadFile(f"has {num_vectors} vectors, but a prompt has room for {MAX_VECTORS}.")
     return num_vectors, shape[-1]

@@ -202,7 +202,7 @@ def _write_note(info: EmbeddingInfo, model_name: str) -> str:
     if info.problem:
         return f"The embedding {info.name} cannot be used: it {info.problem}. It is read as words."
     return (
-        f"The embedding {info.name} is for {info.family_title}, and {model_name} is not; it is "
+        f"The embedding {info.name} is for {info.family_title}, but {model_name} is not; it is "
         "read as plain words."
     )
 
@@ -210,7 +210,7 @@ def _write_note(info: EmbeddingInfo, model_name: str) -> str:
 def _write_choice(name: str, names: list[str]) -> str:
     return (
         f"{name} is the embedding {names[0]}; there {'is' if len(names) == 2 else 'are'} also "
-        f"{', '.join(names[1:5])}. Write embedding:{names[1]} for another one."
+        f"{', '.join(names[1:5])}. Write embedding:{names[1]} for another."
     )
 
 
@@ -219,20 +219,20 @@ def _write_fault(name: str, info: EmbeddingInfo | None, model_name: str, names: 
         cut_off = _find_bracketed(name, names)
         if cut_off:
             return (
-                f"there is no embedding {quote(name)} in the library. Brackets in a name need a "
-                f"backslash before them; write embedding:{_escape_brackets(cut_off)} for "
+                f"there is no embedding {quote(name)} in the library. Parentheses in a name need "
+                f"a backslash before them; write embedding:{_escape_brackets(cut_off)} for "
                 f"{cut_off}."
             )
         matches = [other for other in names if name.casefold() in other.casefold()]
         return (
-            f"there is no embedding {quote(name)} in the library; there is "
+            f"there is no embedding {quote(name)} in the library; available: "
             f"{list_alternatives(matches[:3], names)}."
         )
     if info.problem:
         return f"the embedding {info.name} cannot be used: it {info.problem}."
     return (
-        f"the embedding {info.name} is for {info.family_title}, and {model_name} is not; take it "
-        "out, or choose another model."
+        f"the embedding {info.name} is for {info.family_title}, but {model_name} is not; remove "
+        "it, or choose another model."
     )
 
 

@@ -129,12 +129,12 @@ class Embeddings:
             same = [info for info in infos[:MAX_COMPARED] if self._has_hash(info, expected)]
             if same:
                 notes.append(
-                    f"The embedding {name} of that picture is called {same[0].name} here; write "
+                    f"The embedding {name} of that image is called {same[0].name} here; write "
                     "that in the prompt."
                 )
             elif named:
                 notes.append(
-                    f"The embedding {named[0].name} here is not the file that the picture was made "
+                    f"The embedding {named[0].name} here is not the file that the image was made "
                     "with; it will look different."
                 )
             else:

@@ -40,7 +40,7 @@ class Favourites:
             keys = set(self.load())
             keys.symmetric_difference_update([key])
             if len(keys) > MAX_FAVOURITES:
-                raise BadFile(f"There are {MAX_FAVOURITES:,} favourites already; unmark some.")
+                raise BadFile(f"You already have {MAX_FAVOURITES:,} favourites; remove some first.")
             stored = {"favourites": sorted(keys)}
             atomic.write(self._file, json.dumps(stored, indent=1).encode())
             return key in keys

@@ -29,7 +29,9 @@ def find_obstacle(path: Path, folder: Path) -> str:
     try:
         is_inside = path.resolve().is_relative_to(folder.resolve())
         if path.is_symlink() or not is_inside:
-            return "is a link to a file elsewhere, which the studio leaves alone; move it yourself"
+            return (
+                "is a link to a file elsewhere, which the studio does not touch; move it yourself"
+            )
     except (OSError, RuntimeError):  # links in a circle
         return "cannot be reached"
     return ""
@@ -78,7 +80,7 @@ def move_to_folder(path: Path, folder: Path, target_folder: Path) -> Path:
 
 def _name_taken(name: str, folder: Path) -> BadFile:
     return BadFile(
-        f"There is a file {name} in {folder.name}/ already; rename one of the two first."
+        f"There is already a file {name} in {folder.name}/; rename one of the two first."
     )
 
 

@@ -117,7 +117,7 @@ class _Reader:
         self._num_bytes_left -= num_bytes
         data = self._file.read(num_bytes)
         if len(data) < num_bytes:
-            raise self.fail("that was cut off while it was copied")
+            raise self.fail("that was cut off while copying")
         return data
 
     def read_number(self, struct_format: str) -> Any:
@@ -126,7 +126,7 @@ class _Reader:
     def read_count(self, limit: int, what: str) -> int:
         count = int(self.read_number("<Q"))
         if count > limit:
-            raise self.fail(f"that claims to have {count:,} {what}; at most {limit:,} can be")
+            raise self.fail(f"that claims to have {count:,} {what}; at most {limit:,} are possible")
         return count
 
     def read_text(self, max_bytes: int = MAX_HEADER_BYTES) -> str:
@@ -173,7 +173,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
         size_bytes = os.fstat(file.fileno()).st_size
         reader = _Reader(file, path.name)
         if reader.read(4) != SIGNATURE:
-            raise BadFile(f"{path.name} is no GGUF file.")
+            raise BadFile(f"{path.name} is not a GGUF file.")
         version = reader.read_number("<I")
         if version not in (2, 3):
             if version in (2 << 24, 3 << 24):
@@ -194,7 +194,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
             )
             num_bytes = math.ceil(math.prod(shape) / block) * block_bytes
             if data_start + offset + num_bytes > size_bytes:
-                raise reader.fail("that was cut off while it was copied")
+                raise reader.fail("that was cut off while copying")
             bytes_by_type[type_name] += num_bytes
             shapes[name] = _find_original_shape(metadata, name, shape)
     architecture = metadata.get("general.architecture", "")

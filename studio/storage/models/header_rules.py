@@ -42,7 +42,7 @@ KIND_TITLES: dict[FileKind, str] = {
     "controlnet": "ControlNet",
     "ip-adapter": "IP-Adapter",
     "upscaler": "upscaler",
-    "unknown": "safetensors file of a kind that the studio does not know",
+    "unknown": "safetensors file of an unknown kind",
 }
 KIND_FOLDERS: dict[FileKind, str] = {
     "lora": "loras",
@@ -176,8 +176,8 @@ _FLUX2_WIDTHS = {3072: "flux2-klein-4b", 4096: "flux2-klein-9b", 6144: "flux2-de
 _NEEDS_GUIDANCE = (
     "wants the guidance as an input (a distilled model); take the model's LCM LoRA instead"
 )
-_UNKNOWN_FAMILY = "is of a family that the studio does not know"
-_NO_CONTROLNET = "works otherwise than a ControlNet, and the studio cannot use it"
+_UNKNOWN_FAMILY = "belongs to a family the studio does not know"
+_NO_CONTROLNET = "works differently from a ControlNet, and the studio cannot use it"
 _T2I_TENSORS = ("conv_in.weight", "body.0.in_conv.weight")  # the full one, the light one
 # What takes pixels in blocks of 8 or 16 px a side, of grey or coloured pictures.
 _T2I_FAMILIES = {64: "sd1", 192: "sd1", 256: "sdxl", 768: "sdxl"}
@@ -268,7 +268,7 @@ RULES: tuple[Rule, ...] = (
         (_LDM,),
         "sdxl-refiner",
         ((_CONTEXT, 1, 1280), ("label_emb.0.0.weight", 1, 2560)),
-        problem="only refines what SDXL has begun, and cannot paint by itself",
+        problem="only refines what SDXL has started, and cannot make images on its own",
     ),
     Rule("denoiser", (_DIFFUSERS_UNET, "time_embedding.cond_proj.*"), problem=_NEEDS_GUIDANCE),
     Rule(
@@ -276,7 +276,7 @@ RULES: tuple[Rule, ...] = (
         (_DIFFUSERS_UNET,),
         "sdxl-refiner",
         ((_CONTEXT, 1, 1280), ("add_embedding.linear_1.weight", 1, 2560)),
-        problem="only refines what SDXL has begun, and cannot paint by itself",
+        problem="only refines what SDXL has started, and cannot make images on its own",
     ),
     *(
         Rule("denoiser", (first,), family, ((_CONTEXT, 1, width),))
@@ -304,7 +304,7 @@ RULES: tuple[Rule, ...] = (
         "denoiser",
         ("blocks.0.mlp.layer1.weight", "blocks.0.cross_attn.*"),
         "cosmos-predict2",
-        problem="is of a family that the studio cannot paint with",
+        problem="belongs to a family the studio does not support",
     ),
     *(
         Rule("denoiser", (_FLUX2,), family, (("img_in.weight", 0, width),))

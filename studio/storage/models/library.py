@@ -317,8 +317,8 @@ class Library:
             lora = self.get_lora(use.name)
             if lora.family not in (None, model.family):
                 raise LoraMismatch(
-                    f"The LoRA {lora.name} is for {FAMILIES[lora.family].title} and {model.name} "
-                    f"is {FAMILIES[model.family].title}; choose another of them."
+                    f"The LoRA {lora.name} is for {FAMILIES[lora.family].title}, but {model.name} "
+                    f"is {FAMILIES[model.family].title}; choose another LoRA or model."
                 )
         faults = self.index_embeddings(model, [request]).resolve([request]).faults
         if faults:
@@ -412,7 +412,9 @@ class Library:
         """
         info = self.get_model(name)
         if FAMILIES[info.family].noise_process == "flow":
-            raise BadFile(f"{FAMILIES[info.family].title} leaves nothing to decide; {name} stays.")
+            raise BadFile(
+                f"{FAMILIES[info.family].title} has nothing to set; {name} stays as it is."
+            )
         if options.vae:
             model_choices.load_vae_part(info, self.shelf, options.vae)
         for component, encoder in options.text_encoders.items():
@@ -446,7 +448,9 @@ class Library:
     def _read_model(self, path: Path, name: str = "") -> ModelInfo | Unusable:
         name = name or make_printable(path.name)
         if make_printable(path.name) != path.name:
-            return Unusable(name, path, "its folder's name has bytes that are no text; rename it.")
+            return Unusable(
+                name, path, ("its folder name contains bytes that are not text; rename it.")
+            )
         try:
             with explain_odd_file(path, "it"):
                 return replace(self._model_folder_cache.read(path), name=name)
@@ -456,7 +460,7 @@ class Library:
     def _read_whole_folder(self, path: Path) -> ModelInfo:
         info = read_model_info(path, bundled=path.parent == self._model_folders[1])
         if missing := find_missing_file(path):
-            raise BadFile(f"it is not whole: {missing} is missing; fetch it again.")
+            raise BadFile(f"it is incomplete: {missing} is missing; download it again.")
         return info
 
 
@@ -476,7 +480,7 @@ def read_model_info(path: Path, bundled: bool = False) -> ModelInfo:
     families = find_families(pipeline_class)
     if not families:
         titles = ", ".join(family.title for family in FAMILIES.values())
-        raise UnknownFamily(f"its kind is {pipeline_class:.60}; the studio runs {titles}.")
+        raise UnknownFamily(f"its kind is {pipeline_class:.60}; the studio supports {titles}.")
     denoiser_config = _read_json(path / families[0].denoiser / "config.json")
     scheduler_config = _read_json(path / "scheduler/scheduler_config.json")
     vae_config = _read_json(path / "vae/config.json")
@@ -531,8 +535,8 @@ def _detect_variant(weights: Mapping[str, list[Path]]) -> str | None:
         return None
     if len(fp16_parts) < len(weights):
         raise BadFile(
-            f"its {fp16_parts[0]} has only .fp16 weights and other parts have only plain ones; "
-            "copy all of one kind."
+            f"its {fp16_parts[0]} only has .fp16 weights while other parts only have plain ones; "
+            "copy all in one kind."
         )
     return "fp16"
 
@@ -561,7 +565,7 @@ def _find_weight_files(folder: Path) -> list[Path]:
     if not suffixes:
         raise BadFile(f"{problem}.")
     raise BadFile(
-        f"{problem}, only {', '.join(sorted(suffixes))}, which can carry programs; convert it "
+        f"{problem}, only {', '.join(sorted(suffixes))}, which can contain programs; convert it "
         "first."
     )
 

@@ -125,7 +125,7 @@ class LooseFiles:
         paths = {path.relative_to(self._home).as_posix(): path for path in candidates}
         path = paths.get(file)
         if path is None:
-            raise BadFile(f"There is no file {quote(file)} in the home any more; look again.")
+            raise BadFile(f"The file {quote(file)} is no longer in the home; refresh.")
         identified = self._index.identify(path)
         name = make_printable(path.name)
         if identified.kind == "unknown":
@@ -137,7 +137,7 @@ class LooseFiles:
             )
         folder = self._find_folder(path)
         if folder == identified.folder:
-            raise BadFile(f"{name} lies in {folder}/ already, where it belongs.")
+            raise BadFile(f"{name} is already in {folder}/, where it belongs.")
         target_folder = self._folders[identified.folder]
         if identified.folder == "loras":
             _check_stem(path.stem, target_folder, lora_files)
@@ -165,6 +165,6 @@ def _check_stem(stem: str, lora_folder: Path, lora_files: Sequence[Path]) -> Non
         if path.stem.casefold() == stem.casefold():
             name = make_printable(path.relative_to(lora_folder).as_posix())
             raise BadFile(
-                f"There is a file {name} in {lora_folder.name}/ already; rename one of the two "
+                f"There is already a file {name} in {lora_folder.name}/; rename one of the two "
                 "first."
             )

@@ -168,9 +168,9 @@ def _parse(file: BinaryIO, path: Path) -> tuple[list[Layer], list[str], dict[str
     if not layers:
         identified = identify_file(path)
         if identified.kind not in ("lora", "unknown"):
-            raise BadFile(f"{path.name} is no LoRA: it is {identified.description}.")
+            raise BadFile(f"{path.name} is not a LoRA: it is {identified.description}.")
         raise BadFile(
-            f"{path.name} is no LoRA: none of its {len(stray_keys)} tensors belongs to a LoRA's "
+            f"{path.name} is not a LoRA: none of its {len(stray_keys)} tensors belong to a LoRA "
             "layer."
         )
     _check_architecture(path, layers)
@@ -186,8 +186,8 @@ def _check_architecture(path: Path, layers: Sequence[Layer]) -> None:
             raise BadFile(identified.sentence)
         titles = ", ".join(family.title for family in FAMILIES.values() if family.lora_naming)
         raise BadFile(
-            f"{path.name} is made for another kind of model than {titles}: none of its layers is "
-            f"one of theirs. Such as {named_layers[0].stem:.80}."
+            f"{path.name} is made for another kind of model than {titles}: none of its layers "
+            f"match. Example: {named_layers[0].stem:.80}."
         )
 
 
@@ -213,14 +213,15 @@ def _group_keys(
         if not rule.role:
             article = "an" if rule.kind.startswith("OFT") else "a"
             raise BadFile(
-                f"{path.name} is {article} {rule.kind}, a relative of LoRA that cannot be used yet."
+                f"{path.name} is {article} {rule.kind}, a relative of LoRA that is not "
+                "supported yet."
             )
         keys = keys_by_stem.setdefault(stem, {})
         if rule.role in keys:  # .lora_down beside .lora_A: which of them counts, nobody can say
             raise BadFile(
-                f"{path.name} has the same part of {stem:.100} twice, as "
+                f"{path.name} contains the same part of {stem:.100} twice, as "
                 f"{keys[rule.role][1].removeprefix(stem):.60} and {key.removeprefix(stem):.60}; "
-                "save it again under one program's names."
+                "save it again using one program's names."
             )
         keys[rule.role] = (rule, key)
     for stem, keys in keys_by_stem.items():
@@ -237,8 +238,8 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
     (header_bytes,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
     if MAX_HEADER_BYTES < header_bytes <= num_bytes:
         raise BadFile(
-            f"{path.name} has a header of {header_bytes / 2**20:.0f} MiB; that of a LoRA has "
-            f"{MAX_HEADER_BYTES // 2**20} at most."
+            f"{path.name} has a header of {header_bytes / 2**20:.0f} MiB; a LoRA's has at most "
+            f"{MAX_HEADER_BYTES // 2**20}."
         )
     data_start = 8 + header_bytes
     header = atomic.read_safetensors_header(path)
@@ -248,9 +249,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
         if key != "__metadata__":
             _, end = read_offsets(path, key, entry)
             if end > num_bytes - data_start:
-                raise BadFile(
-                    f"{path.name} was cut off while it was copied: {key:.100} is not all there."
-                )
+                raise BadFile(f"{path.name} was cut off while copying: {key:.100} is incomplete.")
     if problem := find_layout_problem(header):
         raise BadFile(f"{path.name} {problem}. Copy the file again.")
     return header, data_start

@@ -104,7 +104,9 @@ class LoraShelf:
             BadFile: It is no LoRA that can be used, or there is one of this name already.
         """
         if Path(name).suffix.lower() != ".safetensors":
-            raise BadFile(f"{quote(name)} is no .safetensors file; other kinds can carry programs.")
+            raise BadFile(
+                f"{quote(name)} is not a .safetensors file; other kinds can contain programs."
+            )
         path = self._folder / f"{atomic.safe_name(Path(name).stem)}.safetensors"
         try:
             lora_file.read_lora_info(source, path.stem)
@@ -113,7 +115,7 @@ class LoraShelf:
         try:
             atomic.copy_file(source, path)
         except FileExistsError:
-            raise BadFile(f"There is a LoRA {path.stem} already; rename the file first.") from None
+            raise BadFile(f"There is already a LoRA {path.stem}; rename the file first.") from None
         return self._read(path.stem, _LoraPlace(path))
 
     def list_own_files(self) -> list[Path]:
@@ -222,8 +224,8 @@ class LoraShelf:
             LoraUse(name=name)
         except ValueError:
             raise BadFile(
-                "its name has characters that a tag cannot hold (<, >, :, blanks at an end), or is "
-                "too long; rename it."
+                "its name contains characters that a tag cannot (<, >, :, spaces at either end), "
+                "or is too long; rename it."
             ) from None
         if path.suffix.lower() != ".safetensors":
             raise BadFile(self._loose_files.explain(path))

@@ -121,10 +121,10 @@ def _take_chosen(
             else load_text_part(info, component, shelf, name)
         )
     except (ModelNotFound, BadFile) as error:
-        note = f"the {title} that was chosen for it is of no use: {error}"
+        note = f"the {title} chosen for it cannot be used: {error}"
         return replace(info, missing={**info.missing, component: note})
     if is_only:
-        note = f"It has no {title} of its own; {name} is used, the only one here that fits."
+        note = f"It has no {title} of its own; it uses {name}, the only one here that fits."
         info = replace(info, notes=(*info.notes, note))
     return info.with_part(component, part, get_dtype_bytes(info.dtype))
 
@@ -140,7 +140,7 @@ def load_vae_part(info: ModelInfo, shelf: Shelf, name: str) -> PartFile:
     family = FAMILIES[info.family]
     facts = CHECKPOINT_FACTS.get(info.family)
     if facts is None:
-        raise BadFile(f"The autoencoder of {family.title} cannot be exchanged; leave VAE empty.")
+        raise BadFile(f"The autoencoder of {family.title} cannot be replaced; leave VAE empty.")
     try:
         part = find_vae(file.path, read_shapes(file.path), facts.scaling_factor)
     except BadFile as error:
@@ -148,9 +148,8 @@ def load_vae_part(info: ModelInfo, shelf: Shelf, name: str) -> PartFile:
     channels = part.config["latent_channels"] if part else 0
     if part is None or channels != LATENT_CHANNELS:
         raise BadFile(
-            f"The VAE {name} has latents of {channels} channels and {info.name} paints in "
-            f"{LATENT_CHANNELS}; "
-            "choose another VAE."
+            f"The VAE {name} has latents with {channels} channels, but {info.name} uses "
+            f"{LATENT_CHANNELS}; choose another VAE."
         )
     if "vae" in info.missing:
         _check_scale(info, {}, part, name)  # the usual eight pixels
@@ -167,8 +166,8 @@ def _check_scale(info: ModelInfo, own_config: Mapping[str, Any], part: PartFile,
     scales = [get_vae_scale_factor(config) for config in (own_config, part.config)]
     if scales[0] != scales[1]:
         raise BadFile(
-            f"The VAE {name} makes {scales[1]} pixels a side of a latent and {info.name} paints "
-            f"for {scales[0]}; choose another VAE."
+            f"The VAE {name} makes {scales[1]} pixels per side from a latent, but {info.name} "
+            f"expects {scales[0]}; choose another VAE."
         )
 
 
@@ -190,8 +189,8 @@ def load_text_part(info: ModelInfo, component: str, shelf: Shelf, name: str) -> 
     )
     if part is None:
         raise BadFile(
-            f"The text encoder {name} is not {width} numbers wide, which {info.name} needs; choose "
-            "another one."
+            f"The text encoder {name} is not {width} numbers wide, as {info.name} needs; choose "
+            "another."
         )
     return part
 

@@ -76,25 +76,25 @@ DTYPE_TITLES = {
 }
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 WEIGHTS_SUFFIXES = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
-_PICKLE_PROBLEM = "is a pickle, which can carry programs, and is not opened; only .safetensors is"
+_PICKLE_PROBLEM = "is a pickle, which can contain programs, so it is not opened; use .safetensors"
 # Of the first bytes of files that are no safetensors: what they are.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (
         b"version https://git-lfs",
-        "is a Git LFS pointer of a few lines and not the file itself; fetch it with `git lfs pull`",
+        "is a Git LFS pointer, not the file itself; download it with `git lfs pull`",
     ),
     (b"PK\x03\x04", _PICKLE_PROBLEM),
     *((bytes([0x80, protocol]), _PICKLE_PROBLEM) for protocol in (2, 3, 4, 5)),
-    (b"<!doctype", "is a web page and not weights; the download asked for something first"),
-    (b"<html", "is a web page and not weights; the download asked for something first"),
-    (b"<?xml", "is an XML text and not weights; the download was refused"),
-    (b"{", "is a JSON text and not weights"),
+    (b"<!doctype", "is a web page, not weights; the download required something first"),
+    (b"<html", "is a web page, not weights; the download required something first"),
+    (b"<?xml", "is XML text, not weights; the download was refused"),
+    (b"{", "is JSON text, not weights"),
 )
-_ONLY_FOLDERS = "models of that family are opened as folders in diffusers layout only"
-_NO_FAMILY = "the studio cannot paint with models of that family yet"
+_ONLY_FOLDERS = "models of that family only open as folders in diffusers layout"
+_NO_FAMILY = "the studio does not support models of that family yet"
 _PIECE_PROBLEM = "is one of several pieces; it belongs in its model's folder"
 _OTHER_LORA_PROBLEM = "cannot be used: LoRAs for that family are not supported yet"
-_LAYOUT_PROBLEM = "is damaged: its tensors do not lie one after the other"
+_LAYOUT_PROBLEM = "is damaged: its tensors are not contiguous"
 _GGUF_PROBLEM = "is a GGUF file, whose quantised weights the studio cannot read"
 _PIECE_STEM = re.compile(r"-\d{5}-of-\d{5}$")
 # The half of a LoRA's pair that reads the text's vectors.
@@ -224,7 +224,7 @@ def identify_file(path: Path) -> ModelFile:
             if not _begins_as_safetensors(head, size_bytes):
                 problem = _explain_signature(head)
                 if not problem and path.suffix.lower() == ".gguf":
-                    problem = "is no GGUF file, though it is named so"
+                    problem = "is not a GGUF file, despite its name"
             if problem:
                 return replace(unread, problem=problem)
             header = atomic.read_safetensors_header(path)
@@ -236,7 +236,7 @@ def identify_file(path: Path) -> ModelFile:
     except OSError as error:
         raise BadFile(f"{path.name} cannot be read ({error.strerror}).") from None
     if path.suffix.lower() in PICKLE_SUFFIXES and not identified.problem:
-        problem = f"is named {path.suffix} though it is a safetensors file; rename it"
+        problem = f"is named {path.suffix} although it is a safetensors file; rename it"
         return replace(identified, problem=problem)
     return identified
 
@@ -376,19 +376,27 @@ def _read_tensors(
         if shape is None or offsets is None:
             return data_start, shapes, f"does not say how large {name!a:.60} is"
         if not isinstance(entry.get("dtype"), str):
-            return data_start, shapes, f"does not say which numbers {name!a:.60} holds"
+            return data_start, shapes, f"does not say which type of numbers {name!a:.60} contains"
         begin, end = offsets
         if data_start + end > size_bytes:
-            return data_start, shapes, "was cut off while it was copied"
+            return data_start, shapes, "was cut off while copying"
         element_bytes = DTYPE_BYTES.get(entry["dtype"])
         if element_bytes and end - begin != math.prod(shape) * element_bytes:
-            return data_start, shapes, f"has not as many bytes for {name!a:.60} as its shape says"
+            return (
+                data_start,
+                shapes,
+                (f"has the wrong number of bytes for the shape of {name!a:.60}"),
+            )
         shapes[name] = shape
         last_end = max(last_end, end)
     if not shapes:
         return data_start, shapes, "has no tensors"
     if data_start + last_end < size_bytes:
-        return data_start, shapes, "has more bytes than its header tells, so one of them is damaged"
+        return (
+            data_start,
+            shapes,
+            ("has more bytes than its header says, so one of the two is damaged"),
+        )
     return data_start, shapes, find_layout_problem(header)
 
 
@@ -549,7 +557,7 @@ def _find_name(pattern: str, shapes: Mapping[str, tuple[int, ...]]) -> str | Non
 def _describe_leftover(result: ModelFile, names: set[str]) -> ModelFile:
     """Return what can be said of a file that no rule fits."""
     if any(name.startswith("model_ema.") for name in names):
-        return replace(result, problem="holds only the moving average (EMA) of a training")
+        return replace(result, problem="contains only the moving average (EMA) of a training")
     if _PIECE_STEM.search(result.path.stem):
         return replace(result, problem=_PIECE_PROBLEM)
     return result

@@ -73,8 +73,8 @@ class ModelOptionsStore:
         """
         if options.prediction_type and options.prediction_type not in PREDICTION_TYPES:
             raise BadFile(
-                f"A model predicts {', '.join(PREDICTION_TYPES)} (not "
-                f"{quote(options.prediction_type)})."
+                f"Prediction type: must be one of {', '.join(PREDICTION_TYPES)} "
+                f"(you entered {quote(options.prediction_type)})."
             )
         with self._write_lock:
             entries = self._load(must_be_whole=True)
@@ -91,8 +91,8 @@ class ModelOptionsStore:
         except (OSError, ValueError):
             if must_be_whole:
                 raise BadFile(
-                    f"{self._file.name} in the home cannot be read; move it away first, as what "
-                    "was decided about other models is in it."
+                    f"{self._file.name} in the home cannot be read; move it away first, because "
+                    "it holds the settings of other models."
                 ) from None
             return {}
         return {key: entry for key, entry in entries.items() if isinstance(entry, dict)}

@@ -68,11 +68,11 @@ def explain_absence(
     if len(same) > 1:
         rest = f" and {len(same) - MAX_LISTED} more" if len(same) > MAX_LISTED else ""
         listed = ", ".join(sorted(same)[:MAX_LISTED]) + rest
-        return f"More than one {noun} is called {quote(name)}: {listed}; write one of these names."
+        return f"More than one {noun} is called {quote(name)}: {listed}; use one of these names."
     by_folded_name = {entry.casefold(): entry for entry in names}
     matches = difflib.get_close_matches(name.casefold(), by_folded_name, 3, 0.4)
     listed = list_alternatives([by_folded_name[match] for match in matches], names)
-    return f"There is no {noun} {quote(name)} in {location}; there is {listed}."
+    return f"There is no {noun} {quote(name)} in {location}; available: {listed}."
 
 
 def _is_end(name: str, candidate: str) -> bool:

@@ -49,9 +49,9 @@ KEPT_KINDS: dict[str, tuple[FileKind, ...]] = {
 }
 FILE_SECONDS = 120.0  # for one file, the start of the child included
 MODULE = "studio.engine.models.pickle_reader"
-_UNREAD = "is a pickle that has not been read yet; look again in a moment"
-_TOO_LARGE = "is a pickle of more than {} MB, and is not opened"
-_BROKE_OFF = "is a pickle that asks for too much memory or time, and was not opened"
+_UNREAD = "is a pickle that has not been read yet; try again in a moment"
+_TOO_LARGE = "is a pickle of more than {} MB and is not opened"
+_BROKE_OFF = "is a pickle that needs too much memory or time, and was not opened"
 
 
 class Pickles:
@@ -116,7 +116,7 @@ class Pickles:
                 results[path] = converted
             elif use is None:
                 results[path] = (
-                    f"{path.name} is a pickle, which can carry programs; it is not opened."
+                    f"{path.name} is a pickle, which can contain programs; it is not opened."
                 )
             elif problem := (self._get_entry(path) or {}).get("problem"):
                 results[path] = f"{path.name} {problem}."
@@ -199,7 +199,7 @@ class Pickles:
             return ""
         target.unlink(missing_ok=True)
         noun = "textual inversion" if use == EMBEDDINGS else "upscaler"
-        return f"is a pickle that holds no {noun}; only those are read out of pickles"
+        return f"is a pickle that contains no {noun}; nothing else is read from pickles"
 
     def _get_target(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.safetensors"
@@ -258,7 +258,7 @@ def _describe_pickle(path: Path, max_bytes: int) -> dict[str, Any]:
                 return entry
             identified = model_file.identify_file(path)
             if not identified.is_pickle:
-                entry["problem"] = identified.problem or "is no pickle"
+                entry["problem"] = identified.problem or "is not a pickle"
                 return entry
             with odd_files.open_file(path) as file:
                 entry["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()

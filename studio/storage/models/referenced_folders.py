@@ -108,7 +108,7 @@ class ReferencedFolders:
         Without a name it gets that of the program whose it is.
         """
         if not os.path.exists(path):
-            problem = "It is not there; connect its disk, or remove it from the list."
+            problem = "It does not exist; connect its disk, or remove it from the list."
             name = name or _to_name(path.name)
             return ReferencedFolder(name, path, "", False, problem=problem), []
         layout, roots = detect_layout(path)
@@ -142,24 +142,24 @@ class ReferencedFolders:
         if not is_list and not os.path.isdir(path):
             raise BadFile(
                 f"There is no folder {quote(odd_files.make_printable(str(path)), 200)}; write the "
-                "whole path of one on this machine."
+                "full path of one on this machine."
             )
         if not os.access(path, os.R_OK):
-            raise BadFile(f"The folder {path.name} may not be read; allow this user to.")
+            raise BadFile(f"The folder {path.name} cannot be read; give this user permission.")
         with self._changing() as entries:
             folders = self.list_folders()
             obstacle = self._find_obstacle(path, folders)
             if obstacle:
                 raise BadFile(obstacle)
             if len(folders) >= MAX_FOLDERS:
-                raise BadFile(f"There are {MAX_FOLDERS} folders already; remove one of them first.")
+                raise BadFile(f"There are already {MAX_FOLDERS} folders; remove one first.")
             names = [folder.name for folder in folders]
             folder, roots = self._describe(name.strip(), path, names)
             self._check_name(folder.name, folders)
             if is_list and folder.problem:
                 raise BadFile(folder.problem)
             if folder.layout == PLAIN_TITLE and not any(map(_holds_weights, roots)):
-                raise BadFile(f"{path} has no models in it; choose the folder that has.")
+                raise BadFile(f"{path} contains no models; choose the folder that does.")
             entries[folder.name] = path
         return folder
 
@@ -174,12 +174,12 @@ class ReferencedFolders:
             folder = folders.get(name)
             if folder is None:
                 raise BadFile(
-                    f"There is no folder {quote(name)} in the list; there is "
+                    f"There is no folder {quote(name)} in the list; available: "
                     f"{list_alternatives([], list(folders))}."
                 )
             if folder.is_setting:
                 raise BadFile(
-                    f"The folder {name} stands in studio.toml; take it out of `folders` there."
+                    f"The folder {name} is set in studio.toml; remove it from `folders` there."
                 )
             del entries[name]
         return folder
@@ -213,7 +213,7 @@ class ReferencedFolders:
         except (OSError, ValueError, TypeError, KeyError):
             if strict:
                 raise BadFile(
-                    f"{self._file} cannot be read; mend it or move it away, then add your folders "
+                    f"{self._file} cannot be read; fix it or move it away, then add your folders "
                     "again."
                 ) from None
             return {}
@@ -238,13 +238,13 @@ class ReferencedFolders:
                 continue
             other = Path(os.path.realpath(folder.path))
             if other == real_path:
-                return f"{path} is in the list already, as {folder.name}."
+                return f"{path} is already in the list, as {folder.name}."
             if real_path.is_relative_to(other):
-                return f"{path} lies in {folder.path}, which is in the list as {folder.name}."
+                return f"{path} is inside {folder.path}, which is in the list as {folder.name}."
             if other.is_relative_to(real_path):
                 return (
-                    f"{path} holds {folder.path}, which is in the list as {folder.name}; remove "
-                    "that one first."
+                    f"{path} contains {folder.path}, which is in the list as {folder.name}; "
+                    "remove that one first."
                 )
         return ""
 
@@ -255,24 +255,24 @@ class ReferencedFolders:
         if real_path.parent == real_path:
             return f"{path} is the whole disk; choose the folder with the models."
         if real_path.is_relative_to(home):
-            return f"{path} belongs to the studio's own folder, whose files are used anyway."
+            return f"{path} is inside the studio's own folder, whose files are used anyway."
         if home.is_relative_to(real_path):
-            return f"{path} holds the studio's own folder; choose the folder with the models."
+            return f"{path} contains the studio's own folder; choose the folder with the models."
         return ""
 
     def _check_name(self, name: str, folders: list[ReferencedFolder]) -> None:
         if not _NAME.fullmatch(name):
-            raise BadFile(f"{quote(name)} cannot be the name of a folder; {_NAME_ADVICE}.")
+            raise BadFile(f"{quote(name)} is not a valid folder name; {_NAME_ADVICE}.")
         if name.casefold() in RESERVED_NAMES:
-            raise BadFile(f"{name} is the name of a folder of the studio's own; choose another.")
+            raise BadFile(f"{name} is the name of one of the studio's own folders; choose another.")
         if name.casefold() in {folder.name.casefold() for folder in folders}:
-            raise BadFile(f"There is a folder named {name} in the list already; choose another.")
+            raise BadFile(f"The list already has a folder named {name}; choose another name.")
         settings = self._settings
         for own in (settings.models, settings.loras, settings.vaes, settings.embeddings):
             if (own / name).is_dir():
                 raise BadFile(
-                    f"There is a folder {own.name}/{name} in the studio's own, so that names would "
-                    "mean two files; choose another name."
+                    f"The studio's own folder already has {own.name}/{name}, so names would be "
+                    "ambiguous; choose another name."
                 )
 
 
@@ -290,7 +290,7 @@ def check_path_text(path_text: str) -> str:
         raise BadFile(f'{shown} is a link; paste it under "Add by link", or give it to studio get.')
     if scheme or not os.path.isabs(os.path.expanduser(text)):
         raise BadFile(
-            f"{shown} is no whole path on this machine; write one such as "
+            f"{shown} is not a full path on this machine; write one such as "
             "/data/stable-diffusion-webui."
         )
     return text
@@ -302,7 +302,7 @@ def _holds_weights(root: Root) -> bool:
 
 
 def _write_left_out(obstacle: str) -> str:
-    return f"One of the folders that it names is left out: {obstacle}" if obstacle else ""
+    return f"One of the folders it lists is left out: {obstacle}" if obstacle else ""
 
 
 def _to_name(text: str) -> str:

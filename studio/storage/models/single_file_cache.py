@@ -112,5 +112,5 @@ def _read_cache(cache_file: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("%s is read anew (%s)", cache_file.name, type(error).__name__)
+        log.warning("%s is read again (%s)", cache_file.name, type(error).__name__)
         return {}

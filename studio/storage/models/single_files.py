@@ -148,13 +148,13 @@ def explain_missing(component: str, fitting: Sequence[str] = ()) -> str:
         names = ", ".join(fitting[:MAX_LISTED_NAMES])
         rest = len(fitting) - MAX_LISTED_NAMES
         more = f" and {rest} more" if rest > 0 else ""
-        choose = "a VAE among the settings, or for good" if component == "vae" else "one"
+        choose = "a VAE in the settings, or permanently" if component == "vae" else "one"
         return (
             f"its file has no {title}. {len(fitting)} {noun}s fit: {names}{more}. Choose {choose} "
             'under "Model settings" in the Models tab.'
         )
     folder = "vae" if component == "vae" else "text_encoders"
-    otherwise = ", or choose a VAE among the settings" if component == "vae" else ""
+    otherwise = ", or choose a VAE in the settings" if component == "vae" else ""
     return (
         f"its file has no {title}. Put one that fits into {folder}/ in the home folder{otherwise}."
     )
@@ -162,7 +162,7 @@ def explain_missing(component: str, fitting: Sequence[str] = ()) -> str:
 
 def _list_notes(identified: ModelFile) -> tuple[str, ...]:
     if EMA_PART in identified.contents:
-        return ("Its trained weights are used; the moving average (EMA) beside them is not.",)
+        return ("Its trained weights are used, not their moving average (EMA).",)
     return ()
 
 
@@ -275,8 +275,8 @@ def check_channels(vae: PartFile, subject: str) -> None:
     channels = vae.config["latent_channels"]
     if channels != LATENT_CHANNELS:
         raise BadFile(
-            f"its autoencoder {subject} has latents of {channels} channels; Stable Diffusion "
-            f"paints in {LATENT_CHANNELS}."
+            f"its autoencoder {subject} has latents with {channels} channels; Stable Diffusion "
+            f"uses {LATENT_CHANNELS}."
         )
 
 

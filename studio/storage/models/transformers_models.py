@@ -126,7 +126,7 @@ def _measure_weights(path: Path) -> int:
     sizes = {file.name: file.stat().st_size for file in path.iterdir() if file.is_file()}
     num_bytes = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
     if not num_bytes:
-        raise BadFile("it has no .safetensors file; other kinds of weights can carry programs.")
+        raise BadFile("it has no .safetensors file; other kinds of weights can contain programs.")
     for alternatives in (PREPROCESSOR_FILES, TOKENIZER_FILES):
         if not sizes.keys() & set(alternatives):
             raise BadFile(f"its {alternatives[0]} is missing.")

@@ -130,7 +130,7 @@ class Upscalers:
             matches = _find_matches(name, list(dict.fromkeys(all_names)))
             if len(matches) > 1:
                 raise ModelNotFound(
-                    f"Several upscalers are called {quote(name)}: {', '.join(matches[:5])}. Write "
+                    f"Several upscalers are called {quote(name)}: {', '.join(matches[:5])}. Use "
                     "one of these names."
                 )
             name = matches[0] if matches else name
@@ -152,7 +152,7 @@ class Upscalers:
             all_names = self.list_names()
             matches = difflib.get_close_matches(name, all_names, 3, 0.4)
             raise ModelNotFound(
-                f"There is no upscaler {quote(name)} in the library; there is "
+                f"There is no upscaler {quote(name)} in the library; available: "
                 f"{list_alternatives(matches, all_names)}."
             ) from None
         return self._describe(file.name, file.path, file.model_file.weights_path)

@@ -22,9 +22,9 @@ from studio.ui.views.images import render_carried_settings
 REQUEST_FIELDS = GenerationRequest.model_fields
 TASK_HEADINGS = {
     "txt2img": "With a second pass",
-    "img2img": "On this picture",
-    "inpaint": "On this picture, where it is masked",
-    "outpaint": "Around this picture",
+    "img2img": "Based on this image",
+    "inpaint": "Inpaints this image",
+    "outpaint": "Extends this image",
 }
 
 
@@ -82,5 +82,5 @@ class CarriedSettings:
                 path = self.services.home.library.inputs.get_path(request.image)
                 image_url = file_url(path)
         except BadPicture:
-            settings.insert(0, "The picture is not in this home any more.")
+            settings.insert(0, "The image is no longer in this home.")
         return render_carried_settings(TASK_HEADINGS[request.task], " · ".join(settings), image_url)

@@ -27,7 +27,7 @@ class CarryOptionsBox:
         self.options = services.home.gallery.options
         self.form = Form(CarryOptions, "pictures")
         with gr.Accordion(
-            "What pictures carry", open=False, visible=False, elem_id="pictures-options"
+            "Data saved in images", open=False, visible=False, elem_id="pictures-options"
         ) as self.box:
             for name in CarryOptions.model_fields:
                 is_fixed = name in self.options.fixed_fields
@@ -52,6 +52,6 @@ class CarryOptionsBox:
     def save(self, values: Updates, request: gr.Request) -> None:
         """Keep what is chosen."""
         with report_errors():
-            visitor_from_request(request).require_owner("Choosing what pictures carry")
+            visitor_from_request(request).require_owner("Choosing what is saved in images")
             self.options.save(self.form.read(values))
-            show_info("Kept: it holds for pictures from now on.")
+            show_info("Saved. It applies to images made from now on.")

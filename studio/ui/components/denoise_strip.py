@@ -29,7 +29,7 @@ class DenoiseStrip:
     def __init__(self, services: Services, name: str) -> None:
         self.services = services
         with gr.Accordion(
-            "How it came out of the noise (denoise strip)", open=False, visible=False, elem_id=name
+            "Denoising steps", open=False, visible=False, elem_id=name
         ) as self.container:
             with gr.Row(elem_classes="strip-row"):
                 self.interval = gr.Slider(
@@ -38,14 +38,14 @@ class DenoiseStrip:
                     3,
                     step=1,
                     precision=0,
-                    label="Every n-th step",
+                    label="Show every … steps",
                     scale=3,
                     min_width=160,
-                    info="The last one is always there.",
+                    info="The last step is always shown.",
                     elem_id=f"{name}-every",
                 )
                 self.make_button = gr.Button(
-                    "Make the strip", scale=1, min_width=130, elem_id=f"{name}-make"
+                    "Show steps", scale=1, min_width=130, elem_id=f"{name}-make"
                 )
             self.sheet = gr.HTML(elem_id=f"{name}-sheet")
         self.job_id: gr.State = gr.State(0)
@@ -84,7 +84,7 @@ class DenoiseStrip:
             selected_path = values[self.selected_path]
             image = self.services.home.gallery.get(selected_path) if selected_path else None
             if image is None:
-                raise BadPicture("Choose a picture first.")
+                raise BadPicture("Choose an image first.")
             job_id = self.services.submit_denoise_strip(
                 image.request,
                 _parse_interval(values[self.interval]),
@@ -110,8 +110,8 @@ def _parse_interval(interval: Any) -> int:
     if not is_number or not 1 <= interval <= MAX_STEP_INTERVAL or interval != int(interval):
         raise InvalidSpec(
             [
-                f"Every n-th step: has to be a whole number from 1 to {MAX_STEP_INTERVAL} "
-                f"(not {quote(interval)})."
+                f"Show every … steps: must be a whole number from 1 to {MAX_STEP_INTERVAL} "
+                f"(you entered {quote(interval)})."
             ]
         )
     return int(interval)

@@ -61,7 +61,7 @@ class DownloadBar:
             with gr.Row(visible=False, elem_classes="download-row") as self.choice:
                 self.name = gr.Textbox(
                     label="Save as",
-                    placeholder="the name that its site says",
+                    placeholder="the name used on its site",
                     max_lines=1,
                     elem_id="download-name",
                 )
@@ -237,5 +237,5 @@ class DownloadBar:
         is_number = job_id.isdecimal() and job_id.isascii() and len(job_id) <= MAX_ID_DIGITS
         job = self.services.home.jobs.get(int(job_id)) if is_number else None
         if job is None or job.kind != DOWNLOAD.name:
-            raise BadFile("There is no such download any more.")
+            raise BadFile("That download no longer exists.")
         return job

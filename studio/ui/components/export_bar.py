@@ -44,7 +44,7 @@ class ExportBar:
                 self.form.add("ai_mark", scale=1, min_width=110)
             with gr.Row(elem_classes="strip-row"):
                 self.button = gr.Button(
-                    "Make the file", size="sm", min_width=130, elem_id=f"{name}-make"
+                    "Create file", size="sm", min_width=130, elem_id=f"{name}-make"
                 )
                 self.page_button = gr.Button(
                     "All on this page",
@@ -114,10 +114,10 @@ class ExportBar:
         visitor.require_owner("Downloading a whole page")
         paths = paths or ()
         if len(paths) > MAX_PICTURES:
-            raise BadFile(f"Choose {MAX_PICTURES} pictures at most; these are {len(paths):,}.")
+            raise BadFile(f"Choose at most {MAX_PICTURES} images; these are {len(paths):,}.")
         images = [self._get_image(path, visitor) for path in paths]
         if not images:
-            raise BadFile("There are no pictures on this page.")
+            raise BadFile("There are no images on this page.")
         gallery = self.services.home.gallery
         files = [export_image(gallery, image.path, spec) for image in images]
         notes = tuple(dict.fromkeys(note for file in files for note in file.notes))
@@ -127,9 +127,9 @@ class ExportBar:
     def _get_image(self, path: Any, visitor: Visitor) -> GeneratedImage:
         image = self.services.home.gallery.get(path) if isinstance(path, str) and path else None
         if image is None or not image.path.is_file():
-            raise BadFile("That picture is gone; choose another one.")
+            raise BadFile("That image is gone; choose another.")
         if not visitor.may_see(image.owner):
-            raise NotAllowed("That picture is somebody else's.")
+            raise NotAllowed("That image belongs to somebody else.")
         return image
 
     def _hand_out(self, exported: ExportedFile) -> Updates:

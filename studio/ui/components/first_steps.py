@@ -74,5 +74,5 @@ class FirstSteps:
             known = versions if isinstance(versions, dict) else {}
             spec = DownloadSpec(link=link, version=str(known.get(link, "")))
             self.services.submit_download(spec, visitor_from_request(request))
-            text = "It is on its way; the list of downloads shows how far it is."
+            text = "Download started; the list of downloads shows its progress."
             return render_outcome(text)

@@ -81,7 +81,7 @@ const noFilter = {kind: '', day: '', model: '', lora: ''};
 const clear = button('Clear filters', '', () =>
   send('show', {}, {...noFilter, query: '', stars: '', favourites: false}),
 );
-const bin = button('Bin', 'Images you threw away', () =>
+const bin = button('Bin', 'Images you moved to the bin', () =>
   send('show', {}, {...noFilter, bin: !options().show?.bin, series: ''}),
 );
 bin.id = 'gallery-bin-open';
@@ -144,7 +144,7 @@ const binLines = () => {
     ];
   const number = make('input', {type: 'number', min: 0, max: 3650, value: days});
   number.id = 'gallery-bin-days';
-  number.setAttribute('aria-label', 'Days that images stay in the bin; 0 keeps them');
+  number.setAttribute('aria-label', 'Days that images stay in the bin; 0 keeps them until you empty it');
   number.addEventListener('change', () => send('days', {days: number.value}));
   const row = line(
     'bin',
@@ -181,7 +181,7 @@ const tickedLine = () => {
         }),
     show.bin || options().bin?.mine
       ? null
-      : button('Download as zip', 'With what they were made with', () =>
+      : button('Download as zip', 'Includes their settings', () =>
           send('export', {keys: keys()}),
         ),
     !every && total > count && total > entries().length

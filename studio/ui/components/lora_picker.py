@@ -46,7 +46,7 @@ class LoraPicker:
                     scale=4,
                     min_width=160,
                     elem_id=f"{form.name}-lora-choose",
-                    info="Small add-ons to the model.",
+                    info="Small add-on files that change style or subject.",
                 )
                 self.add_button = gr.Button(
                     "Add", scale=0, min_width=72, elem_id=f"{form.name}-lora-add"
@@ -183,7 +183,7 @@ class LoraPicker:
                 show_info("Choose a LoRA first.")
                 return {self.dropdown: gr.skip()}
             if any(isinstance(row, Mapping) and row.get("name") == name for row in rows):
-                show_info(f"{str(name)[:80]} is there already.")
+                show_info(f"{str(name)[:80]} is already there.")
                 return {self.dropdown: gr.skip()}
             lora = self.services.home.library.get_lora(str(name))
             weight = lora.usual_weight
@@ -234,7 +234,7 @@ def describe_lora(lora: LoraInfo, model: ModelInfo | None = None) -> dict[str, A
         family = FAMILIES[lora.family].title
         about.insert(0, family)
         if model and _is_incompatible(lora, model):
-            problem = f"It is made for {family}, and {model.name} is not."
+            problem = f"It is made for {family}, but {model.name} is not."
     return {
         "about": " · ".join(about),
         "words": list(lora.trigger_words[:MAX_TRIGGER_WORDS]),

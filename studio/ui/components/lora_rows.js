@@ -79,10 +79,10 @@ const drawRow = (row, at) => {
   const link = make('button', {
     type: 'button',
     className: 'lora-link',
-    textContent: two ? 'one weight' : 'set apart',
+    textContent: two ? 'one weight' : 'separate weights',
     title: two
-      ? 'One weight for picture and text'
-      : 'One weight for the picture, another for the reading of the text',
+      ? 'One weight for image and text'
+      : 'Separate weights for the image and for reading the prompt',
   });
   link.addEventListener('click', () => {
     const now = rows();
@@ -103,12 +103,12 @@ const drawRow = (row, at) => {
   const problem = lora
     ? lora.problem
     : lora === null
-      ? 'It is not in the library any more, or never was.'
+      ? 'It is not in the library.'
       : '';
   if (problem) made.append(make('p', {className: 'lora-problem', textContent: problem}));
   made.append(
     ...(two
-      ? [weight(at, ['unet'], 'Picture'), weight(at, ['text_encoder'], 'Text')]
+      ? [weight(at, ['unet'], 'Image'), weight(at, ['text_encoder'], 'Text')]
       : [weight(at, ['unet', 'text_encoder'], 'Weight')]),
   );
   if (lora && lora.words.length)
@@ -121,7 +121,7 @@ const drawRow = (row, at) => {
             type: 'button',
             className: 'chip',
             textContent: word,
-            title: 'Put it into the prompt',
+            title: 'Insert into the prompt',
           });
           chip.addEventListener('click', () => trigger('click', {action: 'word', target: word}));
           return chip;

@@ -196,12 +196,12 @@ const say = () => {
   const painted = !mask
     ? ''
     : share
-      ? ` · ${percent < 1 ? 'under 1' : Math.round(percent)} % is repainted`
+      ? ` · ${percent < 1 ? 'under 1' : Math.round(percent)} % will be repainted`
       : paints()
-        ? ' · paint over what is to change'
+        ? ' · paint over the area to replace'
         : more
-          ? ' · the striped area is new'
-          : ' · say how far it is to be extended';
+          ? ' · the striped area will be added'
+          : ' · set how many pixels to add on each side';
   foot.textContent = busy || (picture ? `${width} × ${height}${more}${painted}` : '');
 };
 const counted = () => {
@@ -283,7 +283,7 @@ const ask = () => {
 };
 const send = async (action, chosen) => {
   if (!chosen) return;
-  busy = `Taking ${chosen.name || 'the picture'} …`;
+  busy = `Loading ${chosen.name || 'the image'} …`;
   say();
   try {
     const sent = await upload(chosen);
@@ -291,7 +291,7 @@ const send = async (action, chosen) => {
     busy = '';
   } catch (error) {
     const name = chosen.name || 'The file';
-    busy = `${name} could not be sent: it may be too large, or the studio is gone.`;
+    busy = `${name} could not be sent: it may be too large, or the studio is closed.`;
   }
   say();
 };

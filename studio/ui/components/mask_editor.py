@@ -37,7 +37,7 @@ MAX_LAYER_CHARS = 96 * 2**20  # of a layer as a data URL
 MAX_NAME_CHARS = 200  # of an uploaded file's name
 PIXEL_TOLERANCE = 8  # of 255: what a guarded browser may change
 PNG_DATA_URL_PREFIX = "data:image/png;base64,"
-UNREADABLE_LAYER = "What was painted did not arrive as a picture; reload the page and paint again."
+UNREADABLE_LAYER = "The painted mask did not arrive as an image; reload the page and paint again."
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ class MaskEditor:
                 image = image.copy()
                 image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
                 notes.append(
-                    f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; "
-                    f"it is worked on at {image.width} × {image.height}."
+                    f"{name or path.name} is {loaded.image.width} × {loaded.image.height}; it is "
+                    f"edited at {image.width} × {image.height}."
                 )
                 alpha_mask = alpha_mask.resize(image.size) if alpha_mask else None
             del loaded
@@ -256,8 +256,8 @@ class MaskEditor:
         mask = self.input_store.add_mask(path, name, source.guest_id)
         if mask.size != source.size:
             raise BadPicture(
-                f"{name} is {mask.size[0]} × {mask.size[1]}, and the picture is "
-                f"{source.width} × {source.height}; a mask has to be as large as its picture."
+                f"{name} is {mask.size[0]} × {mask.size[1]}, but the image is {source.width} × "
+                f"{source.height}; a mask must have the size of its image."
             )
         return mask.sha256
 
@@ -285,7 +285,7 @@ class MaskEditor:
         transparency = decode.load_alpha_mask(layer, "The drawing", max_pixels)
         if drawing.size != image.size:
             raise BadPicture(
-                "The drawing has another size than its picture; choose the picture again."
+                "The drawing does not have the size of its image; choose the image again."
             )
         if transparency is None:
             return self.input_store.add(drawing, guest_id=source.guest_id).sha256
@@ -336,7 +336,7 @@ class MaskEditor:
         mask = mask.point(_snap_black).point(_snap_white)
         if mask.size != source.size:
             raise BadPicture(
-                "The mask has another size than its picture; choose the picture again."
+                "The mask does not have the size of its image; choose the image again."
             )
         return mask, invert
 

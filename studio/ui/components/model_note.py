@@ -51,7 +51,7 @@ class ModelNote:
         label = ""
         if suggested:
             label = (
-                f"Looks like a few-step model. Set {suggested['steps']} steps, guidance "
+                f"Looks like a few-step model. Set {suggested['steps']} steps, CFG scale "
                 f"{suggested['guidance']:g}"
             )
         return {

@@ -22,7 +22,7 @@ from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.views.models import render_model_notes
 from studio.ui.views.templates import render_outcome
 
-AS_IT_IS = ("as the file says", "")
+AS_IT_IS = ("as in the file", "")
 _ZERO_SNR_VALUES = {"": None, "yes": True, "no": False}
 _ZERO_SNR_NAMES = {value: name for name, value in _ZERO_SNR_VALUES.items()}
 TEXT_ENCODER_LABELS = {
@@ -40,8 +40,8 @@ class ModelOptionsPanel:
             "Model settings", open=False, visible=False, elem_id="model-options"
         ) as self.accordion:
             gr.Markdown(
-                "Saved in your home for this model, wherever its file lies; the file itself is "
-                "never changed.",
+                "Saved in your home for this model, wherever its file is. The file itself never "
+                "changes.",
             )
             self.model = _build_dropdown("Model", [], "model", info="Choose one to see its notes.")
             self.notes = gr.HTML("", elem_id="model-options-notes")
@@ -50,13 +50,13 @@ class ModelOptionsPanel:
                     "Prediction type",
                     [AS_IT_IS, *((name, name) for name in PREDICTION_TYPES)],
                     "prediction",
-                    info="If pictures are only noise, choose v_prediction.",
+                    info="If images come out as pure noise, choose v_prediction.",
                 )
                 self.zero_snr = _build_dropdown(
                     "Zero terminal SNR",
                     [AS_IT_IS, ("yes", "yes"), ("no", "no")],
                     "zero-snr",
-                    info="For some v-prediction models: the noise starts with no signal left.",
+                    info="For some v-prediction models: sampling starts from pure noise.",
                 )
             with gr.Row(elem_classes="option-row"):
                 self.vae = _build_dropdown("VAE", [AS_IT_IS], "vae", info="From home/vae.")
@@ -69,7 +69,7 @@ class ModelOptionsPanel:
             with gr.Row():
                 self.save = gr.Button("Save", size="sm", elem_id="model-options-save")
                 self.reset = gr.Button(
-                    "Reset to what the file says", size="sm", elem_id="model-options-reset"
+                    "Reset to the file's values", size="sm", elem_id="model-options-reset"
                 )
             self.outcome = gr.HTML(elem_id="model-options-outcome")
         self.saved = gr.State(0)
@@ -112,7 +112,7 @@ class ModelOptionsPanel:
     def show_model(self, name: Any, request: gr.Request) -> Updates:
         """Show what was decided about a model, and what there is to choose from."""
         with report_errors():
-            visitor_from_request(request).require_owner("Deciding about models")
+            visitor_from_request(request).require_owner("Changing model settings")
             model = self.services.home.library.get_model(str(name))
             return {**self._show(model), self.outcome: ""}
 

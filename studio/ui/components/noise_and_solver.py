@@ -45,7 +45,7 @@ class NoiseAndSolver:
         """Place them; the form has to have the other `SWITCHES` by then."""
         self.form = form
         hidden = GenerationRequest().inactive_fields
-        with gr.Accordion("Noise and solver", open=False, elem_id=elem_id):
+        with gr.Accordion("Noise and sampler details", open=False, elem_id=elem_id):
             for row in ROWS:
                 with gr.Row(elem_classes="pair"):
                     for name in row:

@@ -26,8 +26,8 @@ setInterval(() => {
   trigger('submit');
 }, 1000);"""
 GUEST_SENTENCE = (
-    "Nothing can be made at the moment: the studio has a problem that its owner sees. "
-    "What waits goes on afterwards."
+    "Nothing can be made right now: the studio has a problem, which its owner can see. Waiting "
+    "jobs will continue afterwards."
 )
 
 

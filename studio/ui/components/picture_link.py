@@ -24,19 +24,21 @@ class PictureLink:
     def __init__(self, element_id: Callable[[str], str]) -> None:
         with gr.Row():
             self.link = gr.Textbox(
-                label="Or its address",
+                label="Or paste its address",
                 placeholder="https://image.civitai.com/…",
                 max_lines=1,
                 scale=3,
                 elem_id=element_id("picture-link"),
             )
             self.fetch = gr.Button(
-                "Fetch it", scale=1, min_width=110, elem_id=element_id("fetch-picture")
+                "Fetch", scale=1, min_width=110, elem_id=element_id("fetch-picture")
             )
         self.is_trusted = gr.Checkbox(
             False,
             label="I trust this site",
-            info="Needed for all but Civitai and Hugging Face. The picture is read, and not kept.",
+            info=(
+                "Needed for sites other than Civitai and Hugging Face. The image is read, not kept."
+            ),
             elem_id=element_id("trust-picture-site"),
         )
 
@@ -57,5 +59,5 @@ class PictureLink:
         """
         link, is_trusted = (values.pop(component) for component in self.inputs)
         if not isinstance(link, str) or not link.strip():
-            raise BadFile("Paste the address of a picture first.")
+            raise BadFile("Paste the address of an image first.")
         return fetch_settings(link, visitor, is_trusted=is_trusted is True)

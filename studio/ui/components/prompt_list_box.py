@@ -33,17 +33,20 @@ class PromptListBox:
     ) -> None:
         self.services = services
         self.read_base = read_base
-        with gr.Accordion("A list of prompts", open=False, elem_id=f"{name}-prompt-list-block"):
+        with gr.Accordion("Prompt list", open=False, elem_id=f"{name}-prompt-list-block"):
             self.text = gr.Textbox(
-                label="One prompt a line",
+                label="One prompt per line",
                 lines=4,
                 max_lines=12,
                 placeholder='a red boat\n--prompt "a blue boat" --steps 30 --seed 7',
-                info="All else is as on this page; A1111's --steps, --seed … count for their line.",
+                info=(
+                    "Everything else is as on this page; A1111's --steps, --seed … apply to their "
+                    "line."
+                ),
                 elem_id=f"{name}-prompt-list",
             )
             self.summary = gr.HTML(elem_id=f"{name}-prompt-list-summary")
-            self.queue = gr.Button("Queue them all", size="sm", elem_id=f"{name}-queue-list")
+            self.queue = gr.Button("Queue all", size="sm", elem_id=f"{name}-queue-list")
 
     def wire(self, form_inputs: set[Any], refreshed: list[Any], render: Callable[..., Any]) -> None:
         """Connect events and handlers.
@@ -91,7 +94,7 @@ class PromptListBox:
             visitor = visitor_from_request(request)
             prompts = parse_prompt_list(str(values.pop(self.text) or ""))
             if not prompts:
-                raise InvalidSpec(["List: is empty; write one prompt a line."])
+                raise InvalidSpec(["List: empty; write one prompt per line."])
             self.queue_all(prompts, self.read_base(values), visitor)
             for prompt in prompts:
                 for note in prompt.notes:

@@ -19,7 +19,7 @@ MAX_SHOWN_WORDS = 300  # of a phase
 _DIALECT_TITLES = {
     "A1111": "A1111's",
     "compel": "compel's",
-    "both": "the studio's first syntax, A1111's and compel's at once",
+    "both": "the studio's first syntax, which mixes A1111's and compel's",
 }
 
 
@@ -78,7 +78,7 @@ def summarize(plan: PromptPlan) -> str:
         pluralize(num_swaps, "swap") if num_swaps else "",
     ]
     if len(plan.branches) == 1 and plan.branches[0].weight != 1:
-        facts.append(f"the whole counts {plan.branches[0].weight:g} times")
+        facts.append(f"whole prompt weighted {plan.branches[0].weight:g}")
     facts = [fact for fact in facts if fact]
     return f"{_DIALECT_TITLES[plan.dialect]}{'; ' if facts else ''}{', '.join(facts)}"
 
@@ -127,11 +127,11 @@ def _list_words(phase: Phase, branch_weight: float, steps: str) -> list[ShownWor
                     facts = [f"weight {fragment.weight:.4g}", steps]
                     if isinstance(part, Swap):
                         original = " ".join(fragment.text for fragment in part.original)
-                        facts.append(f"in place of {original}")
+                        facts.append(f"instead of {original}")
                     if text_weight != 1:
-                        facts.append(f"its prompt: {text_weight:.4g}")
+                        facts.append(f"prompt weight {text_weight:.4g}")
                     if branch_weight != 1:
-                        facts.append(f"its branch: {branch_weight:.4g}")
+                        facts.append(f"AND weight {branch_weight:.4g}")
                     about = ", ".join(fact for fact in facts if fact)
                     words.append(ShownWords(fragment.text, about, fragment.weight != 1))
     return words[:MAX_SHOWN_WORDS]

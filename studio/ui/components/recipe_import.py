@@ -71,14 +71,14 @@ class RecipeImport:
         self._complete = complete
         self._can_vary = can_vary
         self.file = gr.File(
-            label="A picture of any program, or its .txt or .json",
+            label="An image from any program, or its .txt or .json",
             height=110,
             elem_id=element_id("drop"),
             type="filepath",
         )
         with gr.Row():
             self.text = gr.Textbox(
-                label="Or its text",
+                label="Or paste its text",
                 placeholder="prompt, Negative prompt: …, Steps: …, or JSON",
                 lines=2,
                 max_lines=6,
@@ -86,7 +86,7 @@ class RecipeImport:
                 elem_id=element_id("pasted"),
             )
             self.take = gr.Button(
-                "Take it over", scale=1, min_width=110, elem_id=element_id("take-text")
+                "Load settings", scale=1, min_width=110, elem_id=element_id("take-text")
             )
         self.picture_link = PictureLink(element_id)
         self.panel = gr.HTML(
@@ -129,7 +129,7 @@ class RecipeImport:
             visitor_from_request(request)
             text = values.pop(self.text)
             if not isinstance(text, str) or not text.strip():
-                raise BadPicture("Paste the text of a picture first.")
+                raise BadPicture("Paste an image's settings text first.")
             recipe = gallery.read_text_settings(text[:MAX_PASTED_CHARS])
             return {**self._take(recipe, values), self.recipe: recipe, self.text: ""}
 
@@ -166,7 +166,7 @@ class RecipeImport:
             except (ValueError, RecursionError):
                 values = None
             if not isinstance(values, dict):
-                raise BadPicture("That recipe is gone; drop the picture again.")
+                raise BadPicture("That recipe is gone; drop the image again.")
             base, _ = merge_valid(GenerationRequest, {}, {**values, "num_images": 1})
             return "sweep", SweepSpec(base=base, axes=VARIED_AXES)
 

@@ -38,8 +38,8 @@ from studio.ui.views.jobs import (
 
 MAX_HISTORY_JOBS = 60  # jobs back to look for the last one of a tab
 MAX_OPEN_JOBS = 100  # waiting ones that are looked at
-COMPARE_LABEL = "Before and after"
-RESULT_LABEL = "The result alone"
+COMPARE_LABEL = "Compare with original"
+RESULT_LABEL = "Hide comparison"
 # Number of open jobs, id and revision of the first, id of the last one that ended.
 Snapshot = tuple[int, ...]
 
@@ -99,7 +99,7 @@ class ResultPanel:
                 COMPARE_LABEL, size="sm", visible=False, elem_id=self.elem_id("beside")
             )
             self.reuse_seed_button = gr.Button(
-                "Reuse this seed", size="sm", elem_id=self.elem_id("reuse-seed")
+                "Reuse seed", size="sm", elem_id=self.elem_id("reuse-seed")
             )
             gr.Button(
                 "More", size="sm", elem_id=self.elem_id("image-more"), elem_classes="more"
@@ -306,7 +306,7 @@ class ResultPanel:
         selected_path, label = values[self.selected_path], values[self.compare_button]
         source = load_before_image(self.services, selected_path)
         if source is None and label == COMPARE_LABEL:
-            show_warning("The picture that it was made from is not in this home any more.")
+            show_warning("The original image is no longer in this home.")
         if source is None or selected_path is None or label == RESULT_LABEL:
             return {
                 self.result: gr.Gallery(visible=True),

@@ -37,15 +37,15 @@ class StylePicker:
                 choices=[],
                 multiselect=True,
                 allow_custom_value=True,
-                info="From styles.csv of the home; put around the prompts in this order.",
+                info="From the home's styles.csv; added around the prompts in this order.",
             )
             self.faults = gr.HTML(visible=False, elem_id=f"{name}-prompt-file-faults")
             self.write = gr.Button(
-                "Write into the prompt", size="sm", elem_id=f"{name}-write-styles"
+                "Insert into the prompt", size="sm", elem_id=f"{name}-write-styles"
             )
             with gr.Row():
                 self.style_name = gr.Textbox(
-                    label="Keep both prompts as a style",
+                    label="Save both prompts as a style",
                     placeholder="a name",
                     max_lines=1,
                     scale=3,
@@ -105,7 +105,7 @@ class StylePicker:
             name = str(values.pop(self.style_name) or "")
             typed = self._read(values)
             self.services.home.prompt_files.save_style(Style(name, *typed.prompts))
-            show_info(f"Kept as {name}.")
+            show_info(f"Saved as “{name}”.")
             return {
                 self.style_name: "",
                 self.form["styles"]: gr.Dropdown(self.list_names(visitor)),

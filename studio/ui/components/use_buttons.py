@@ -14,7 +14,7 @@ FIELD_BY_KIND = {
     "upscaler": ("upscale", "upscaler"),
 }
 # Where what was set is to be found, for what is not seen at once.
-SET_PLACES = {"vae": "“For experts”", "lora": "“LoRAs”", "embedding": "“Prompt”"}
+SET_PLACES = {"vae": "“Advanced”", "lora": "“LoRAs”", "embedding": "“Prompt”"}
 _KINDS_IN_BROWSER = ("lora", "embedding")
 
 # The tab may have to be drawn first.

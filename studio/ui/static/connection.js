@@ -54,20 +54,20 @@
     if (response.status === 401) return 'You are logged out. Reload this page and log in.';
     if (response.status === 404)
       return (
-        'The address of this page does not lead on to the studio. If a proxy shows it under a ' +
+        'The address of this page does not lead to the studio. If a proxy shows it under a ' +
         `path, start the studio with --root-path ${new URL(root).pathname}`
       );
     if (response.status === 413)
-      return own || 'That is too large for the studio, or for a proxy on the way to it.';
+      return own || 'That is too large for the studio, or for a proxy in front of it.';
     if (response.status === 429) return own || 'Too many requests; wait a moment.';
     if (response.status >= 502 && response.status <= 504)
       return (
         own ||
-        `A proxy on the way says that the studio does not answer (${response.status}). ` +
+        `A proxy reports that the studio does not answer (${response.status}). ` +
           'Is it still open?'
       );
     if (response.status === 403)
-      return own || 'A proxy on the way to the studio refused a request (403).';
+      return own || 'A proxy in front of the studio refused a request (403).';
     return '';
   };
 
@@ -76,7 +76,7 @@
     const timer = setTimeout(
       () =>
         show(
-          'Answers of the studio are held back on their way. If a proxy is in between, turn off ' +
+          'The studio\'s answers are being held back. If there is a proxy in between, turn off ' +
             'its buffering (proxy_buffering off in nginx).',
         ),
       FIRST_EVENT_SECONDS * 1000,
@@ -109,8 +109,8 @@
     } catch (error) {
       if (error.name !== 'AbortError')
         show(
-          'The studio does not answer: it was closed, or the way to it is cut. Reload this page ' +
-            'once it is back.',
+          'The studio does not answer: it was closed, or the connection is down. Reload this page ' +
+            'once it is running again.',
         );
       throw error;
     }
@@ -125,7 +125,7 @@
       // gradio reads JSON, and would show how it failed at that
       if (!type.includes('json')) return makeAnswer(response.status, sentence);
     } else if (isStream && response.ok && !type.startsWith('text/event-stream')) {
-      show('Something else than the studio answers here: a proxy may want you to log in again.');
+      show('Something other than the studio answers here: a proxy may want you to log in again.');
     } else {
       if (!failedRoute || failedRoute === route) hide();
       if (isStream && response.ok && response.body) return watch(response);
@@ -138,7 +138,7 @@
     event => {
       const address = event.target?.src || event.target?.href || '';
       if (event.target?.matches?.('script, link') && address.startsWith(root))
-        show('A part of this page did not come. Reload it; if that does not help, see the log.');
+        show('Part of this page did not load. Reload it; if that does not help, see the log.');
     },
     true,
   );

@@ -68,7 +68,7 @@ class GalleryTab:
         with gr.Row(visible=False, elem_classes="strip-row") as self.dataset_row:
             self.dataset = gr.Textbox(
                 label="Add to a dataset",
-                placeholder="its name; a new one is begun",
+                placeholder="name; a new one is created if needed",
                 max_lines=1,
                 scale=4,
                 elem_id="gallery-dataset",
@@ -154,7 +154,7 @@ class GalleryTab:
                 case "export":
                     paths = find_paths(self.services, self._find_ids(data, page, visitor), visitor)
                     return self.exports.export_paths([str(path) for path in paths], values, visitor)
-            raise BadFile("The page asked for something that the studio does not know.")
+            raise BadFile("The page asked for something the studio does not know; reload it.")
 
     def _find_ids(self, data: dict[str, Any], page: GalleryPage, visitor: Visitor) -> list[int]:
         """Return the images that a browser's keys stand for, those of sweeps and reports too."""
@@ -174,7 +174,7 @@ class GalleryTab:
         """Move images to the bin, those that this visitor may move."""
         binned = self.services.home.gallery.bin.put(image_ids, visitor.owner_filter)
         if not binned:
-            raise BadFile("None of these images can be moved to the bin; they are gone already.")
+            raise BadFile("These images cannot be moved to the bin: they are already gone.")
         undo = {"ids": binned, "text": describe_binned(len(binned))}
         more: dict[str, Any] = {"undo": undo, "clear": True}
         if len(binned) > MAX_UNDO_IMAGES:
@@ -188,7 +188,7 @@ class GalleryTab:
         restored = self.services.home.gallery.bin.restore(image_ids, visitor.owner_filter)
         message = f"Restored {pluralize(len(restored), 'image')}."
         if not restored:
-            message = "These images are not in the bin any more."
+            message = "These images are no longer in the bin."
         return self._render_changed(page, values, visitor, message=message, clear=True)
 
     def _empty_bin(self, page: GalleryPage, values: Updates, visitor: Visitor) -> Updates:
@@ -224,9 +224,9 @@ class GalleryTab:
     def _require_image(self, image_id: Any, visitor: Visitor) -> GeneratedImage:
         image = self.services.home.gallery.get_by_id(parse_image_id(image_id))
         if image is None:
-            raise BadFile("That image is gone; choose another one.")
+            raise BadFile("That image is gone; choose another.")
         if not visitor.may_see(image.owner):
-            raise NotAllowed("That image is somebody else's.")
+            raise NotAllowed("That image belongs to somebody else.")
         return image
 
     # ---- the image in view --------------------------------------------------------------------
@@ -302,25 +302,25 @@ class GalleryTab:
     def add_to_dataset(self, values: Updates, request: gr.Request) -> None:
         """Add the selected image, marked as generated, with its prompt as its caption."""
         with report_errors():
-            visitor_from_request(request).require_owner("Adding pictures to datasets")
+            visitor_from_request(request).require_owner("Adding images to datasets")
             image = self._get_image(values[self.selected_path])
             if image is None:
-                raise BadFile("That picture is gone; choose another one.")
+                raise BadFile("That image is gone; choose another.")
             dataset_name = (values[self.dataset] or "").strip()
             if not dataset_name:
-                raise DatasetError("Which dataset? Say the name of one, or of a new one.")
+                raise DatasetError("Dataset name: required; enter an existing or a new one.")
             dataset_store = self.services.dataset_registry.dataset_store
             result = dataset_store.import_generated(dataset_name, [image])
             if result.skipped:
                 raise DatasetError(" ".join(result.skipped[0]))
-            show_info(f"Added to {dataset_name}, with its prompt as its caption.")
+            show_info(f"Added to {dataset_name}, with its prompt as the caption.")
 
 
 def _parse_stars(value: Any) -> int:
     """Return a number of stars; whether there are so many is the store's to say."""
     text = str(value)
     if not (text.isascii() and text.isdecimal() and len(text) == 1):
-        raise InvalidSpec([f"Stars: has to be 0 to 5 (not {text:.20})."])
+        raise InvalidSpec([f"Stars: must be 0 to 5 (you entered {text:.20})."])
     return int(text)
 
 

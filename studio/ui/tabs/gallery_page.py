@@ -141,17 +141,17 @@ def build_contents(
 
 def _explain_empty(page: GalleryPage, image_filter: ImageFilter) -> str:
     if page.bin:
-        return "The bin is empty." if not image_filter.is_narrowed else "Nothing matches."
+        return "The bin is empty." if not image_filter.is_narrowed else "No images match."
     if image_filter.is_narrowed:
-        return "Nothing matches."
-    return "No images yet. Make one in the txt2img tab and it is kept here."
+        return "No images match."
+    return "No images yet. Everything you generate appears here."
 
 
 def _describe_series(services: Services, page: GalleryPage, entries: Any) -> dict[str, str] | None:
     """Return what stands over the images of one sweep or report; None where none is open."""
     if not page.series or page.bin:
         return None
-    title = _name_series(services, entries[0]) if entries else "Nothing is left of it."
+    title = _name_series(services, entries[0]) if entries else "None of its images are left."
     return {"id": page.series, "title": title}
 
 

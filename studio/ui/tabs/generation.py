@@ -54,8 +54,8 @@ from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.views.images import describe_estimate
 
-MODEL_SIZE_LABEL = "the model's own"
-OWN_VAE_LABEL = "the model's own"
+MODEL_SIZE_LABEL = "Model default"
+OWN_VAE_LABEL = "Model default"
 FALLBACK_SIZE_PX = 512  # of a model that is not in the library
 # What a part of an image's settings is.
 REUSED_FIELDS = {
@@ -107,7 +107,7 @@ class GenerationTab:
         options = {"lines": 3, "max_lines": 8, "placeholder": placeholder} | prompt_options
         self.form.add("prompt", **options)
         self.form.add(
-            "negative_prompt", lines=1, max_lines=4, placeholder="what it should not show"
+            "negative_prompt", lines=1, max_lines=4, placeholder="what to keep out of the image"
         )
         self.add_buttons()
 
@@ -136,7 +136,7 @@ class GenerationTab:
         self.prompt_reading = gr.HTML(elem_id=self.element_id("prompt-reading"))
         self.model_note = ModelNote(self.services, self.form, self.element_id("model-note"))
 
-    def add_main_settings(self, size_info: str = "Usual ones.") -> None:
+    def add_main_settings(self, size_info: str = "Presets that suit the model.") -> None:
         """Place what is in view without scrolling: model, LoRAs, sampling, size, seed."""
         default_name = GenerationRequest.model_fields["model"].default
         model = self.models.get(default_name) or next(iter(self.models.values()), None)
@@ -145,7 +145,7 @@ class GenerationTab:
             choices=carry_names(list(self.models), model.name if model else default_name),
             allow_custom_value=True,
             value=model.name if model else default_name,
-            info="Checkpoint.",
+            info="The checkpoint that makes the image.",
         )
         self.loras = LoraPicker(self.services, self.form)
         self._add_sampling()
@@ -157,7 +157,7 @@ class GenerationTab:
             self.size_choice = gr.Dropdown(
                 self.size_choices(model),
                 value=self.NATIVE_SIZE_LABEL,
-                label="Size",
+                label="Size preset",
                 info=info,
                 min_width=100,
                 elem_id=f"{self.ID}-size",
@@ -175,19 +175,19 @@ class GenerationTab:
 
     def _add_sampling(self) -> None:
         with gr.Row(elem_classes="pair"):
-            self.form.add("scheduler", min_width=100, info="Sampler.")
+            self.form.add("scheduler", min_width=100, info="The method that removes the noise.")
             self.form.add(
                 "noise_schedule",
                 min_width=100,
-                info="Noise levels.",
+                info="Schedule type: how the noise levels are spread.",
                 choices=list_schedule_options("DPM++ 2M", FAMILIES["sd1"]),
             )
-        self.form.add("steps", info="More is slower and finer.")
-        self.form.add("guidance", info="CFG scale: obedience.")
+        self.form.add("steps", info="More steps: slower, often better.")
+        self.form.add("guidance", info="How closely to follow the prompt. 1 turns it off.")
 
     def _add_seed(self) -> None:
         with gr.Row(elem_classes="seed-row"):
-            self.form.add("seed", min_width=100, info="-1 draws a new one.")
+            self.form.add("seed", min_width=100, info="-1 picks a new seed each time.")
             self.random_seed = gr.Button(
                 "New seed each time",
                 size="sm",
@@ -195,29 +195,49 @@ class GenerationTab:
                 elem_id=self.element_id("random-seed"),
                 elem_classes="icon dice",
             )
-            self.form.add("num_images", min_width=60, slider=False, info="Batch count.")
-            self.form.add("batch_size", min_width=60, slider=False, info="Batch size; 1 is exact.")
+            self.form.add(
+                "num_images",
+                min_width=60,
+                slider=False,
+                info=("How many images to make (batch count)."),
+            )
+            self.form.add(
+                "batch_size",
+                min_width=60,
+                slider=False,
+                info=("How many are made in parallel; 1 is repeatable bit for bit."),
+            )
 
     def add_hires(self) -> None:
         """Place the settings of the second pass at a larger size."""
         with gr.Accordion(
-            "Larger in a second pass (hires)", open=False, elem_id=f"{self.ID}-hires"
+            "Upscale (Hires fix)", open=False, elem_id=f"{self.ID}-hires"
         ) as self.hires_accordion:
-            self.form.add("hires_scale", info="Upscale by; 1 is off.")
-            self.form.add("hires_strength", info="Denoising strength of it.")
-            self.form.add("hires_steps", slider=True, info="0: as many as the first.")
+            self.form.add("hires_scale", info="Upscale by this factor; 1 turns it off.")
+            self.form.add("hires_strength", info="Denoising strength of the second pass.")
+            self.form.add(
+                "hires_steps",
+                slider=True,
+                info=("Steps of the second pass; 0 uses as many as the first."),
+            )
             with gr.Row():
-                self.form.add("hires_resize", min_width=120, info="What is enlarged.")
+                self.form.add("hires_resize", min_width=120, info="Pixels or latents.")
                 self.form.add(
                     "hires_upscaler",
                     choices=self.upscaler_choices(),
                     allow_custom_value=True,
                     min_width=120,
-                    info="Enlarges the pixels between the passes.",
+                    info="Enlarges the pixels between the two passes.",
                 )
             with gr.Row():
-                self.form.add("hires_tile", min_width=120, info="Pixels a side; 0: one piece.")
-                self.form.add("hires_overlap", min_width=120, info="How far tiles share.")
+                self.form.add(
+                    "hires_tile", min_width=120, info=("Pixels a side; 0 works in one piece.")
+                )
+                self.form.add(
+                    "hires_overlap",
+                    min_width=120,
+                    info=("How many pixels neighbouring tiles share."),
+                )
 
     def upscaler_choices(self) -> list[tuple[str, str]]:
         """Return the upscalers that there are, as a dropdown takes them."""
@@ -233,14 +253,14 @@ class GenerationTab:
             self.preset = gr.Dropdown(
                 self.services.home.presets.list_names(only_shipped=True),
                 value=None,
-                label="Take a preset",
+                label="Load preset",
                 elem_id=self.element_id("preset"),
-                info="Fills in its settings, and leaves the rest at their defaults.",
+                info="Fills in its settings and resets the rest to their defaults.",
             )
             with gr.Row():
                 self.preset_name = gr.Textbox(
-                    label="Keep these settings as",
-                    placeholder="a name",
+                    label="Save as preset",
+                    placeholder="name",
                     max_lines=1,
                     scale=3,
                     elem_id=self.element_id("preset-name"),
@@ -249,7 +269,7 @@ class GenerationTab:
                     "Save", scale=1, min_width=80, elem_id=self.element_id("preset-save")
                 )
         with gr.Accordion(
-            "Settings from a picture", open=False, elem_id=self.element_id("from-picture")
+            "Load settings from an image", open=False, elem_id=self.element_id("from-picture")
         ):
             self.recipe_import = RecipeImport(
                 self.services,
@@ -259,12 +279,12 @@ class GenerationTab:
                 can_vary=self.HANDS_RECIPES_OVER,
             )
         self.noise_and_solver = NoiseAndSolver(self.form, self.element_id("noise-and-solver"))
-        with gr.Accordion("For experts", open=False):
+        with gr.Accordion("Advanced", open=False):
             self.form.add(
                 "vae",
                 choices=self.list_vae_choices(),
                 allow_custom_value=True,
-                info="Turns what is painted into pixels.",
+                info="The autoencoder that turns latents into pixels.",
             )
             with gr.Row():
                 self.form.add(
@@ -273,7 +293,7 @@ class GenerationTab:
                     min_width=140,
                     info="How the prompts are read.",
                 )
-                self.form.add("emphasis", min_width=140, info="What A1111's weights do to a word.")
+                self.form.add("emphasis", min_width=140, info="How A1111's weights act on a word.")
             self.form.add("clip_skip")
             self.form.add("guidance_rescale")
         self.memory.add_reset()
@@ -765,7 +785,7 @@ class GenerationTab:
             visitor_from_request(request).require_owner("Saving presets")
             name = str(values.pop(self.preset_name) or "")
             path = self.services.home.presets.save(name, self.form.read(values))
-            show_info(f"Kept as {path.stem}.")
+            show_info(f"Saved as “{path.stem}”.")
             return {
                 self.preset: gr.Dropdown(self.services.home.presets.list_names(), value=path.stem),
                 self.preset_name: "",

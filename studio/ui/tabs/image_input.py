@@ -48,7 +48,7 @@ class ImageInputTab(GenerationTab):
     """The components of such a tab."""
 
     EDITOR_MODE: ClassVar[str]  # "mask" or "sketch"
-    NATIVE_SIZE_LABEL = "the picture's own"
+    NATIVE_SIZE_LABEL = "Image size"
 
     def add_editor(self) -> None:
         """Place the image editor."""
@@ -140,8 +140,8 @@ class ImageInputTab(GenerationTab):
         if not isinstance(source, SourceImage):
             raise InvalidSpec(
                 [
-                    "Picture: there is none yet; drop one on the easel, choose a file, "
-                    "or send one from another tab."
+                    "Image: required; drop one on the canvas, choose a file, or send one from "
+                    "another tab."
                 ]
             )
         return source
@@ -166,9 +166,7 @@ class ImageInputTab(GenerationTab):
             request.image, request.mask, request.invert_mask, visitor.owner_filter
         )
         if source is None:
-            show_warning(
-                "The picture that this was made from is not in this home any more; choose another."
-            )
+            show_warning("The image this was made from is no longer in this home; choose another.")
         return updates | self.editor.show_image(source, hints)
 
     def editor_hints(self, request: GenerationRequest) -> dict[str, Any]:

@@ -33,9 +33,9 @@ REDRAW_SCALE = 2.0  # what "Redraw larger" fills in
 REDRAW_STRENGTH = 0.2
 TILE_THRESHOLD_PX = 1024  # the longer side above which "Redraw larger" works in tiles
 EMPTY_HTML = render_placeholder(
-    "What becomes of it will appear here.",
-    "Put a picture on the easel or draw one, say what it should show, and "
-    "press Generate. Strength says how much may change.",
+    "The result will appear here.",
+    "Add an image or draw one, describe what it should show, and press Generate. Denoising "
+    "strength sets how much may change.",
 )
 
 
@@ -51,9 +51,9 @@ class Img2Img(ImageInputTab):
         with gr.Row(elem_classes="workspace with-source"):
             with gr.Column(elem_classes="controls"):
                 self.add_prompts("what it should show", lines=2)
-                self.form.add("strength", info="Denoising strength: how much may change.")
+                self.form.add("strength", info="How much of the image may change.")
                 self.step_count = gr.HTML(elem_id="img2img-runs", elem_classes="runs")
-                self.add_main_settings("As the picture, or a usual one.")
+                self.add_main_settings("The image's size, or a preset.")
                 with gr.Accordion("Resize", open=False, elem_id="img2img-resize"):
                     self.scale = gr.Slider(
                         MIN_SCALE,
@@ -61,10 +61,10 @@ class Img2Img(ImageInputTab):
                         1,
                         step=0.05,
                         label="Resize by",
-                        info="Computes width and height.",
+                        info="Sets width and height.",
                         elem_id="img2img-by",
                     )
-                    self.form.add("resize_mode", info="If the shape differs.")
+                    self.form.add("resize_mode", info="For images with other proportions.")
                 self.add_hires()
                 self.batch_panel = BatchImg2Img(self.services)
                 self.add_extras()
@@ -178,11 +178,11 @@ def render_effective_steps(steps: Any, strength: Any) -> str:
         return ""
     num_steps = count_effective_steps(steps, strength)
     if num_steps:
-        text = f"{num_steps} of {steps} steps really run."
+        text = f"Runs {num_steps} of {steps} steps at this strength."
     elif strength:
-        text = "No step runs: more strength, or more steps."
+        text = "No steps run; choose more strength or more steps."
     else:
-        text = "No step runs: the picture is only enlarged."
+        text = "No steps run: the image is only enlarged."
     return render_step_count(num_steps, text)
 
 

@@ -45,28 +45,28 @@ class BatchImg2Img:
     def __init__(self, services: Services) -> None:
         self.services = services
         with gr.Accordion(
-            "Many pictures at once (batch)", open=False, elem_id="img2img-many"
+            "Batch: many images", open=False, elem_id="img2img-many"
         ) as self.container:
             self.files = gr.File(
-                label="Drop pictures, or choose several",
+                label="Drop images, or choose files",
                 file_count="multiple",
                 height=160,
                 elem_id="img2img-files",
             )
             self.folder = gr.UploadButton(
-                "Or take a whole folder",
+                "Or choose a folder",
                 file_count="directory",
                 size="sm",
                 elem_id="img2img-folder",
             )
             self.native_sizes = gr.Checkbox(
                 True,
-                label="Each at its own size",
-                info="Else all at the width and height above.",
+                label="Keep each image's size",
+                info="Otherwise all use the width and height above.",
                 elem_id="img2img-own",
             )
             with gr.Row(elem_classes="actions"):
-                self.start = gr.Button("Make all of them", scale=3, elem_id="img2img-start")
+                self.start = gr.Button("Generate all", scale=3, elem_id="img2img-start")
                 self.stop = gr.Button(
                     "Stop all",
                     variant="stop",
@@ -108,9 +108,9 @@ class BatchImg2Img:
             if not isinstance(files, list):
                 files = [files]
             if not files:
-                raise InvalidSpec(["Pictures: choose some first, or a folder."])
+                raise InvalidSpec(["Images: choose files or a folder first."])
             if len(files) > MAX_IMAGES:
-                raise InvalidSpec([f"Pictures: {MAX_IMAGES} at once at most (not {len(files)})."])
+                raise InvalidSpec([f"Images: at most {MAX_IMAGES} at once (not {len(files)})."])
             if has_native_sizes:
                 form_values |= {"width": None, "height": None}
             # What is wrong with the settings is said once, not for each image.
@@ -187,9 +187,7 @@ def render_batch(rows: list[dict[str, Any]], jobs: dict[int, Job]) -> str:
         jobs: The jobs that are still stored, by id.
     """
     if not rows:
-        return render_nothing(
-            "Each picture becomes a job of its own; one that fails does not stop the others."
-        )
+        return render_nothing("Each image becomes its own job; if one fails, the others continue.")
     described = [_describe_row(row, jobs.get(row.get("job", 0))) for row in rows]
     states = [row["state"] for row in described]
     return render_macro(

@@ -28,9 +28,11 @@ from studio.ui.views.images import render_placeholder
 INPAINT = "inpaint"
 OUTPAINT = "outpaint"
 TASK_CHOICES = [
-    ("What I paint over (inpainting)", INPAINT),
-    ("More around it (outpainting)", OUTPAINT),
+    ("Inpaint", INPAINT),
+    ("Outpaint", OUTPAINT),
 ]
+# The field keeps A1111's word, which files hold.
+AREA_CHOICES = [("whole image", "whole picture"), ("only masked", "only masked")]
 SIDE_FIELDS = ("extend_left", "extend_top", "extend_right", "extend_bottom")
 # Settings that decide which part of the image is painted.
 AREA_FIELDS = (
@@ -46,9 +48,9 @@ AREA_FIELDS = (
 # Of an image whose painted part is framed: blurring a larger mask takes seconds.
 MAX_FRAMED_PIXELS = 4_000_000
 EMPTY_HTML = render_placeholder(
-    "The mended picture will appear here.",
-    "Put a picture on the easel, paint over what is to be made anew, say "
-    "what should be there, and press Generate. Everything else stays as it is, to the last bit.",
+    "The result will appear here.",
+    "Add an image, paint over the area to replace, describe what should be there, and press "
+    "Generate. Everything else stays exactly as it is.",
 )
 
 
@@ -72,9 +74,9 @@ class Inpaint(ImageInputTab):
                     container=False,
                 )
                 self.add_prompts("what should be there", lines=2)
-                self.form.add("strength", info="Denoising strength: how much may change.")
+                self.form.add("strength", info="How much of the painted area may change.")
                 self.step_count = gr.HTML(elem_id="inpaint-runs", elem_classes="runs")
-                self.add_main_settings("What is painted; the picture keeps its own.")
+                self.add_main_settings("Size of the painted area; the image keeps its own.")
                 self.add_extras()
             with gr.Column(elem_classes="source"):
                 self.add_editor()
@@ -90,21 +92,25 @@ class Inpaint(ImageInputTab):
                     self.form.add(name, slider=False, info=None, min_width=60)
             with gr.Row(elem_classes="pair"):
                 self.form.add(
-                    "extend_fill", min_width=120, info="What is there before it is painted."
+                    "extend_fill", min_width=120, info="Fills the new area before it is painted."
                 )
                 self.form.add("extend_colour", visible=False, max_lines=1, info="As #rrggbb.")
-            self.form.add("seam_blur", info="How softly new meets old.")
+            self.form.add("seam_blur", info="How softly the new area blends in.")
 
     def _add_mask_settings(self) -> None:
         with gr.Group() as self.area_group:
-            self.form.add("inpaint_area", info="All of it, or only what is masked, enlarged.")
             self.form.add(
-                "mask_padding", slider=True, info="Seen around it, if only that is painted."
+                "inpaint_area",
+                choices=AREA_CHOICES,
+                info=("The whole image, or only the masked area, enlarged."),
+            )
+            self.form.add(
+                "mask_padding", slider=True, info="Context around the mask when only it is painted."
             )
         with gr.Group() as self.mask_group:
-            self.form.add("masked_content", info="What is under the mask before painting.")
-            self.form.add("mask_blur", info="How soft its edge is.")
-            self.form.add("mask_grow", info="Larger all around; below 0 smaller.")
+            self.form.add("masked_content", info="What the masked area starts from.")
+            self.form.add("mask_blur", info="How soft the edge of the mask is.")
+            self.form.add("mask_grow", info="Grows the mask on all sides; below 0 shrinks it.")
 
     # ---- events -------------------------------------------------------------------------------
 
@@ -273,13 +279,11 @@ class Inpaint(ImageInputTab):
         source = self.require_source(values)
         if values[self.task_choice] == OUTPAINT:
             if not any(values[self.form[name]] for name in SIDE_FIELDS):
-                raise InvalidSpec(
-                    ["Sides: say on at least one of them how many pixels are to be added."]
-                )
+                raise InvalidSpec(["Sides: add pixels on at least one side."])
             return {"image": source.image, "mask": ""}
         mask, is_inverted = self.editor.store_mask(values[self.editor.html], source)
         if not mask:
-            raise InvalidSpec(["Mask: nothing is painted yet; paint over what is to be made anew."])
+            raise InvalidSpec(["Mask: nothing is painted yet; paint over the area to replace."])
         return {
             "image": source.image,
             "mask": mask,

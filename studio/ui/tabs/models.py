@@ -149,8 +149,8 @@ class ModelsTab:
                 self.path = gr.Textbox(
                     label="Path of a file or folder on this machine",
                     placeholder="/data/stable-diffusion-webui",
-                    info="Used where it is; nothing is copied. Folders of A1111, Forge, "
-                    "ComfyUI, InvokeAI, SwarmUI and the Hugging Face cache are recognised.",
+                    info="Used in place; nothing is copied. Folders of A1111, Forge, ComfyUI, "
+                    "InvokeAI, SwarmUI and the Hugging Face cache are recognised.",
                     max_lines=1,
                     elem_id="models-path",
                 )
@@ -332,7 +332,7 @@ class ModelsTab:
                 path.unlink(missing_ok=True)  # it was copied, or is of no use
             return {
                 self.cards: self.render(visitor, values)[self.cards],
-                self.outcome: render_outcome(f"{added.stem} is in {added.parent.name}/ now."),
+                self.outcome: render_outcome(f"{added.stem} is now in {added.parent.name}/."),
             }
 
     def add_path(self, values: Updates, request: gr.Request) -> Updates:
@@ -363,10 +363,10 @@ class ModelsTab:
                 case "unload":
                     visitor.require_owner("Unloading a model")
                     self.services.submit_unload(target, visitor)
-                    outcome = "It is unloaded as soon as the running job is done."
+                    outcome = "It will be unloaded when the running job ends."
                 case "move":
                     path = self.services.move_file(target, visitor)
-                    outcome = f"{path.name} is in {path.parent.name}/ now."
+                    outcome = f"{path.name} is now in {path.parent.name}/."
                 case "favourite":
                     self.services.model_catalog.toggle_favourite(target, visitor)
                 case "remove-folder":

@@ -93,7 +93,7 @@ class QueueTab:
             job = self._require_job(target)
             visitor.require_job_access(job)
             if action == "first":
-                visitor.require_owner("Jumping the queue")
+                visitor.require_owner("Reordering the queue")
             jobs = self.services.home.jobs
             methods: dict[Any, Callable[[int], object]] = {
                 "cancel": jobs.cancel,
@@ -112,7 +112,7 @@ class QueueTab:
         if job_id.isdecimal() and len(job_id) <= MAX_ID_DIGITS:
             job = self.services.home.jobs.get(int(job_id))
         if job is None:
-            raise BadFile(f"There is no job {job_id:.20} any more.")
+            raise BadFile(f"Job {job_id:.20} no longer exists.")
         return job
 
 

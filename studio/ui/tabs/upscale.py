@@ -37,11 +37,11 @@ from studio.ui.tab import Tab
 from studio.ui.views.images import render_note, render_placeholder
 
 EMPTY_HTML = render_placeholder(
-    "The larger picture will appear here.",
-    "Drop a picture, or press Upscale under any picture of the studio. Upscale keeps what is there "
-    "and makes it larger; Redraw larger, beside it, paints it anew with more detail.",
+    "The larger image will appear here.",
+    "Drop an image, or press Upscale under any image in the studio. Upscale enlarges the image as "
+    "it is; Redraw larger, beside it, repaints it with more detail.",
 )
-AUTOMATIC_LABEL = "What suits the picture"
+AUTOMATIC_LABEL = "Automatic"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class UpscaleTab:
 
     def _add_controls(self) -> None:
         self.image = gr.Image(
-            label="Picture",
+            label="Image",
             type="filepath",
             sources=["upload", "clipboard"],
             height=300,
@@ -190,7 +190,7 @@ class UpscaleTab:
         """Set single fields of the form. Raises ModelNotFound for an upscaler that is not there."""
         name = str(values.get("upscaler") or "")
         if name and name not in self.services.home.library.upscalers.list_names():
-            raise ModelNotFound(f"There is no upscaler {quote(name)} any more.")
+            raise ModelNotFound(f"The upscaler {quote(name)} no longer exists.")
         updates = self.form.fill_fields(values)
         updates[self.form["upscaler"]] = gr.Dropdown(self._list_choices(), value=name)
         return updates
@@ -218,9 +218,7 @@ class UpscaleTab:
         """Return what is asked for. Raises InvalidSpec."""
         source = values[self.source]
         if not isinstance(source, UpscaleSource):
-            raise InvalidSpec(
-                ["Picture: there is none yet; drop one, or press Upscale under a picture."]
-            )
+            raise InvalidSpec(["Image: required; drop one, or press Upscale under an image."])
         fields = {**self.form.read_raw(values), "image": source.image}
         return validate(UpscaleSpec, fields), source
 

@@ -60,7 +60,7 @@ def _build_row(job: Job) -> dict[str, Any]:
         case _ if job.is_open:
             buttons = [("cancel", "Cancel")]
         case _:
-            buttons = [("again", "Go on"), ("remove", "Remove from list")]
+            buttons = [("again", "Resume"), ("remove", "Remove from list")]
     return {
         "id": job.id,
         "state": job.state,
@@ -80,19 +80,22 @@ def _is_final(job: Job) -> bool:
 def _describe(job: Job) -> str:
     match job.state:
         case "queued":
-            return "waiting for its turn"
+            return "waiting in the queue"
         case "running":
             eta = format_eta(job.progress.eta_seconds)
-            return ", ".join(filter(None, (job.progress.message, eta))) or "getting ready"
+            return ", ".join(filter(None, (job.progress.message, eta))) or "starting"
         case "done":
             result = job.result if isinstance(job.result, dict) else {}
-            verb = "was here already" if result.get("was_there") else "is ready to use"
+            verb = "was already here" if result.get("was_there") else "is ready to use"
             return f"{result.get('name', 'It')} in {result.get('folder', 'the library')}/ {verb}."
         case "cancelled":
-            return "What has come is kept; it can go on from there."
+            return "The part already downloaded is kept; it can continue from there."
         case "interrupted":
-            return "It was cut off. What has come is kept; it can go on from there."
-    advice = " Once something has changed, look the link up again." if _is_final(job) else ""
+            return (
+                "The connection was cut. The part already downloaded is kept; it can continue "
+                "from there."
+            )
+    advice = "Look up the link again once that has changed." if _is_final(job) else ""
     return f"{job.error or ''}{advice}"
 
 

@@ -54,9 +54,9 @@ def render_carried_settings(heading: str, details: str, image_url: str) -> str:
 
 
 RESULT_PLACEHOLDER = render_placeholder(
-    "Your picture will appear here.",
-    "Say what it should show and press Generate, or Ctrl + Enter. The embedded model "
-    "knows a small world: try “a photo of a red ball on a beach”.",
+    "Your image will appear here.",
+    "Describe it and press Generate, or Ctrl + Enter. The embedded model knows a small world: try "
+    "“a photo of a red ball on a beach”.",
 )
 
 
@@ -112,21 +112,21 @@ def _list_basic_settings(image: GeneratedImage) -> list[Fact]:
         ("Model", request.model),
         ("Size", f"{file_size[0]} × {file_size[1]}"),
         ("Steps", steps),
-        ("Guidance", f"{request.guidance:g}"),
-        ("Scheduler", f"{request.scheduler} · {request.noise_schedule}"),
+        ("CFG scale", f"{request.guidance:g}"),
+        ("Sampler", f"{request.scheduler} · {request.noise_schedule}"),
         ("Seed", request.seed),
         ("Took", format_duration(image.seconds)),
     ]
     if file_size != painted_size:
-        facts.append(("Painted at", f"{painted_size[0]} × {painted_size[1]}"))
+        facts.append(("Generated at", f"{painted_size[0]} × {painted_size[1]}"))
     if request.clip_skip > 1:
         facts.append(("Clip skip", request.clip_skip))
     if request.vae:
         facts.append(("VAE", request.vae))
     if request.is_guided and request.guidance_rescale:
-        facts.append(("Guidance rescale", f"{request.guidance_rescale:g}"))
+        facts.append(("CFG rescale", f"{request.guidance_rescale:g}"))
     if request.batch_size > 1:
-        facts.append(("At once", request.batch_size))
+        facts.append(("Batch size", request.batch_size))
     for use in request.with_inline_loras().loras:
         facts.append((f"LoRA {use.name}", format_lora_weights(use)))
     return facts
@@ -136,7 +136,7 @@ def _list_source_settings(request: GenerationRequest) -> list[Fact]:
     """Return how the input image of a request is used."""
     facts: list[Fact] = []
     if request.image:
-        facts.append(("Strength", f"{request.strength:g}"))
+        facts.append(("Denoising strength", f"{request.strength:g}"))
     if request.task == "inpaint":
         mask = f"blur {request.mask_blur} px"
         if request.invert_mask:
@@ -150,9 +150,9 @@ def _list_source_settings(request: GenerationRequest) -> list[Fact]:
         facts.append(("Extended", ", ".join(sides)))
         facts.append(("Filled with", request.extend_fill))
     if request.is_masked:
-        area: str = request.inpaint_area
-        if area == "only masked":
-            area += f", padding {request.mask_padding} px"
+        area = "whole image"  # the field keeps A1111's word
+        if request.inpaint_area == "only masked":
+            area = f"only masked, padding {request.mask_padding} px"
         facts.append(("Inpaint area", area))
     elif request.image:
         facts.append(("Resize mode", request.resize_mode))
@@ -177,7 +177,7 @@ def format_lora_weights(use: LoraUse) -> str:
     """Return the weights of a LoRA in a few words."""
     if use.unet == use.text_encoder:
         return f"{use.unet:g}"
-    return f"{use.unet:g} in the picture, {use.text_encoder:g} in the text"
+    return f"{use.unet:g} image, {use.text_encoder:g} text"
 
 
 def describe_estimate(
@@ -195,19 +195,19 @@ def describe_estimate(
     if request.effective_steps or not request.has_hires_pass:
         steps.append(f"{request.effective_steps} steps")
     if request.has_hires_pass:
-        steps.append(f"{request.hires_effective_steps} larger ones")
+        steps.append(f"{request.hires_effective_steps} hires steps")
     total_steps = " + ".join(steps)
     if request.num_images > 1:
-        total_steps += f" × {request.num_images} pictures"
+        total_steps += f" × {request.num_images} images"
     parts = [total_steps, f"{num_model_calls * request.num_images} predictions"]
     if request.has_hires_pass:
         size = (request.width or 0, request.height or 0)
         width, height = upscale_size(size, request.hires_scale)
         parts.append(f"{width} × {height}")
     if not request.is_guided:
-        parts.append("guidance off: the negative prompt has no effect")
+        parts.append("CFG off: the negative prompt has no effect")
     if rate:
         parts.append(f"about {format_duration(rate * work * request.num_images)}")
     else:
-        parts.append("not measured on this machine yet")
+        parts.append("time not measured on this machine yet")
     return " · ".join(parts)

@@ -64,9 +64,9 @@ def render_progress(jobs: list[Job]) -> str:
 def _describe_progress(job: Job) -> str:
     progress = job.progress
     if job.state == "queued":
-        return "waiting for its turn"
+        return "waiting in the queue"
     if not progress.total:
-        return progress.message or "getting ready"
+        return progress.message or "starting"
     parts = [f"step {progress.step} of {progress.total}"]
     if progress.message:
         parts.append(progress.message)
@@ -92,7 +92,7 @@ def _describe_outcome(job: Job) -> str:
         case "done":
             plural = "" if num_images == 1 else "s"
             duration = format_duration((job.ended or 0) - (job.started or 0))
-            return f"{num_images} picture{plural} in {duration}"
+            return f"{num_images} image{plural} in {duration}"
         case "cancelled":
             sentences = [f"Stopped at {stops[0]}." if stops else "Stopped."]
             if num_images:
@@ -104,7 +104,7 @@ def _describe_outcome(job: Job) -> str:
                 sentences.append(f"{subject} in the gallery, marked as stopped.")
             return " ".join(sentences)
         case "interrupted":
-            return f"Interrupted: {job.error}. The Queue tab can start it again."
+            return f"Interrupted: {job.error}. Repeat it from the Queue tab."
     return job.error or "failed"
 
 
@@ -167,7 +167,7 @@ def _list_buttons(job: Job, may_prioritize: bool) -> list[tuple[str, str]]:
     if job.state == "running":
         return [("cancel", "Stop")]
     if job.state != "queued":
-        return [("retry", "Again")]
+        return [("retry", "Repeat")]
     buttons = [("last", "↓ Last"), ("cancel", "Cancel")]
     if may_prioritize:
         buttons.insert(0, ("first", "↑ First"))

@@ -27,9 +27,9 @@ MAX_SHEETS = 6  # contact sheets that are previewed
 MAX_LISTED_VALUES = 40  # of an axis
 METRIC_LABELS = {"prompt fit": "fit", "difference": "Δ", "seconds": "s"}
 FILE_DESCRIPTIONS = {
-    "viewer.html": "open it anywhere, offline: swap axes, compare, judge",
-    "index.json": "all cells for programs",
-    "index.csv": "all cells for a spreadsheet",
+    "viewer.html": "works offline anywhere: swap axes, compare, rate",
+    "index.json": "all cells, for programs",
+    "index.csv": "all cells, for spreadsheets",
 }
 Coordinates = tuple[int, ...]
 
@@ -198,8 +198,8 @@ def render_grid(
     hidden_note = ""
     if len(board.tiles) > MAX_TILES:
         hidden_note = (
-            f"The first {MAX_TILES:,} of {len(board.tiles):,} cells are shown here; "
-            "the viewer has all of them."
+            f"The first {MAX_TILES:,} of {len(board.tiles):,} cells are shown here; the viewer "
+            "has all of them."
         )
     x_title, x_labels = board.axes[x_axis]
     return _render(
@@ -313,7 +313,7 @@ def render_plan(plan: SweepPlan, duration: str, mode: str, num_new_cells: int | 
     facts = [
         ("Cells", cells),
         ("Model loads", f"{cost.loads:,}"),
-        ("Prompts read", f"{cost.encodes:,}"),
+        ("Prompts encoded", f"{cost.encodes:,}"),
         ("Predictions", f"{cost.rows:,}"),
         ("Time", duration),
         ("Mode", mode),
@@ -321,8 +321,8 @@ def render_plan(plan: SweepPlan, duration: str, mode: str, num_new_cells: int | 
     extension_note = ""
     if num_new_cells is not None and num_new_cells < cost.cells:
         extension_note = (
-            f"As an extension of the open sweep: {num_new_cells:,} new, "
-            f"{cost.cells - num_new_cells:,} made already."
+            f"Adding to this sweep: {num_new_cells:,} new, {cost.cells - num_new_cells:,} already "
+            "done."
         )
     return _render("plan", num_cells=cost.cells, facts=facts, extension_note=extension_note)
 

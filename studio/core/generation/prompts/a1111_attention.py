@@ -59,7 +59,7 @@ def parse_attention(text: str) -> Text:
         elif token in openings:
             openings[token].append(len(pieces))
             if sum(map(len, openings.values())) > MAX_NESTING:
-                raise ValueError(f"brackets lie more than {MAX_NESTING} deep.")
+                raise ValueError(f"brackets are nested more than {MAX_NESTING} deep.")
         elif number and openings["("]:
             weigh("(", float(number))
         elif token in _CLOSING_FACTORS and openings[_CLOSING_FACTORS[token][0]]:
@@ -100,6 +100,6 @@ def reject_wild_weights(chunk: Chunk) -> None:
     for fragment in chunk:
         if isinstance(fragment, Fragment) and not abs(fragment.weight) <= MAX_WEIGHT:
             raise ValueError(
-                f"the weight {fragment.weight:g} of {quote(fragment.text.strip())} has to lie "
+                f"the weight {fragment.weight:g} of {quote(fragment.text.strip())} must be "
                 f"between -{MAX_WEIGHT:g} and {MAX_WEIGHT:g}."
             )

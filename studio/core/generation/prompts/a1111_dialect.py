@@ -43,7 +43,7 @@ def plan_branches(
     reject_unknown_tags(text)
     texts = [text] if is_negative else _AND.split(text)
     if len(texts) > MAX_BRANCHES:
-        raise ValueError(f"AND joins {MAX_BRANCHES} prompts at most (not {len(texts)}).")
+        raise ValueError(f"AND joins at most {MAX_BRANCHES} prompts (not {len(texts)}).")
     wordings: dict[str, Wording] = {}
     branches = []
     for branch_text in texts:
@@ -65,9 +65,9 @@ def _split_weight(text: str) -> tuple[str, float]:
     weight = float(number)
     if not abs(weight) <= MAX_BRANCH_WEIGHT:
         raise ValueError(
-            f"the weight {number.strip():.40} at the end of a prompt has to lie between "
-            f"-{MAX_BRANCH_WEIGHT:g} and {MAX_BRANCH_WEIGHT:g}; where it is a word, write a comma "
-            "after it."
+            f"the weight {number.strip():.40} at the end of a prompt must be between "
+            f"-{MAX_BRANCH_WEIGHT:g} and {MAX_BRANCH_WEIGHT:g}; if it is meant as a word, put a "
+            "comma after it."
         )
     return words.rstrip(), weight
 

@@ -97,7 +97,7 @@ def plan_words(text: str, timing: Pass) -> list[tuple[int, str]]:
         phases.append((last_step, words))
     if sum(map(len, {words for _, words in phases})) > MAX_SCHEDULE_CHARS:
         raise ValueError(
-            f"the words that change come to more than {MAX_SCHEDULE_CHARS:,} characters over "
+            f"the changing words come to more than {MAX_SCHEDULE_CHARS:,} characters over "
             f"{timing.steps} steps; shorten the prompt."
         )
     return phases
@@ -119,7 +119,8 @@ def parse_schedule(text: str) -> tuple[Node, ...]:
             brackets.append(_Bracket(token, match.start()))
             if len(brackets) > MAX_NESTING:
                 raise ValueError(
-                    f"brackets lie more than {MAX_NESTING} deep at character {match.start() + 1}."
+                    f"brackets are nested more than {MAX_NESTING} deep at character "
+                    f"{match.start() + 1}."
                 )
         elif token in ":|" and brackets:
             brackets[-1].separators.append(token)

@@ -64,7 +64,7 @@ def parse_wording(text: str) -> Wording:
     end, method, texts, options = call
     if text[end:].strip():
         raise ValueError(
-            f'.{method}() has to be the whole prompt: ("a", "b").{method}(). Take out '
+            f'.{method}() must be the whole prompt: ("a", "b").{method}(). Take out '
             f"{quote(text[end:].strip())}."
         )
     return _join_texts(method, texts, options)
@@ -220,13 +220,13 @@ class _Parser:
     def _go_deeper(self) -> None:
         self.depth += 1
         if self.depth > MAX_NESTING:
-            raise ValueError(f"brackets lie more than {MAX_NESTING} deep.")
+            raise ValueError(f"brackets are nested more than {MAX_NESTING} deep.")
 
     def _match_form(self, position: int) -> Match | None:
         lora = _LORA.match(self.text, position)
         if lora:
             raise ValueError(
-                f"{lora[0]}…) cannot be used: write <lora:name:0.8>, or choose the LoRA beside the "
+                f"{lora[0]}…) is not supported: write <lora:name:0.8>, or add the LoRA beside the "
                 "prompt."
             )
         target = self._match_target(position)

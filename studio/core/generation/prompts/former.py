@@ -70,7 +70,7 @@ def parse_words(text: str) -> Wording:
     if partial_call:
         method = partial_call[1]
         raise ValueError(
-            f".{method}() at character {partial_call.start(1)} has to be the whole prompt: "
+            f".{method}() at character {partial_call.start(1)} must be the whole prompt: "
             f'("a", "b").{method}().'
         )
     return Wording(((_parse_fragments(text),),))
@@ -85,7 +85,7 @@ def _parse_method_call(quoted: str, join: str, numbers: str) -> Wording:
     try:
         weights = [float(number) for number in numbers.split(",") if number.strip()]
     except ValueError:
-        raise ValueError(f".{join}({numbers}) has to list numbers.") from None
+        raise ValueError(f".{join}({numbers}) must list numbers.") from None
     if not weights:
         weights = [1.0] * len(texts)
     if len(weights) != len(texts):
@@ -111,7 +111,7 @@ def _parse_fragments(text: str) -> tuple[Fragment, ...]:
         weight = round(fragment.weight, 6)
         if not 0 <= weight <= MAX_WEIGHT:
             raise ValueError(
-                f"the weight {weight:g} of {quote(fragment.text.strip())} has to lie between 0 and "
+                f"the weight {weight:g} of {quote(fragment.text.strip())} must be between 0 and "
                 f"{MAX_WEIGHT:g}."
             )
         if merged and merged[-1].weight == weight:
@@ -173,7 +173,7 @@ class _PromptParser:
         if closing:
             bracket = self.text[opening_position]
             raise ValueError(
-                f"the '{bracket}' at character {opening_position + 1} is never closed; write "
+                f"the '{bracket}' at character {opening_position + 1} is not closed; write "
                 f"\\{bracket} for the character itself."
             )
         return [*fragments, Fragment(word, 1.0)], None
@@ -185,7 +185,8 @@ class _PromptParser:
         self.depth += 1
         if self.depth > MAX_NESTING:
             raise ValueError(
-                f"brackets lie more than {MAX_NESTING} deep at character {opening_position + 1}."
+                f"brackets are nested more than {MAX_NESTING} deep at character "
+                f"{opening_position + 1}."
             )
         closing = ")" if character == "(" else "]"
         fragments, weight = self._parse_until(closing, opening_position)

@@ -77,7 +77,7 @@ def parse_infotext(text: str) -> Recipe:
         prompt_defaults = PROMPT_DEFAULTS if "prompt" in draft.values else {}
         draft.recipe.defaults = {**DEFAULTS, **prompt_defaults}
     if "Template:" in split.trailer:
-        draft.note("It was made from a template; the prompt is taken as it came out.")
+        draft.note("It was made from a template; the resulting prompt is used.")
     if not split.is_own:
         draft.recipe.notes = [hide_paths(note) for note in draft.recipe.notes]
     return draft.recipe

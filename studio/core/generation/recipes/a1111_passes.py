@@ -111,7 +111,9 @@ def _note_other_shape(
 ) -> None:
     """Say that the second pass here keeps the first one's shape, where it did not."""
     if abs(size[0] * first_size[1] / (size[1] * first_size[0]) - 1) > 0.02:
-        draft.note(f"Its second pass cut it to {size[0]} × {size[1]}; here it keeps its shape.")
+        draft.note(
+            f"Its second pass cropped it to {size[0]} × {size[1]}; here it keeps its proportions."
+        )
 
 
 def take_passes(pairs: Pairs, draft: RecipeDraft, counting: StepCounting) -> None:
@@ -159,8 +161,8 @@ def _take_hires_steps(text: str | None, draft: RecipeDraft, counting: StepCounti
     if steps > MAX_STEPS >= run_steps:
         rest = count_effective_steps(MAX_STEPS, strength)
         draft.note(
-            f"Hires steps: all {run_steps} run there, which is {steps} at strength {strength:g} "
-            f"here; {MAX_STEPS}, the most, are taken, so {rest} run."
+            f"Hires steps: all {run_steps} run there, which takes {steps} at strength "
+            f"{strength:g} here; the maximum of {MAX_STEPS} is used, so {rest} run."
         )
         steps = MAX_STEPS
     draft.take("hires_steps", 0 if steps == first_steps else steps)
@@ -171,7 +173,7 @@ def _take_strength(pairs: Pairs, draft: RecipeDraft, counting: StepCounting) -> 
     if "Denoising strength" not in pairs:
         return
     text = pairs.pop("Denoising strength")
-    draft.note("It was made from another picture, which the text does not hold.")
+    draft.note("It was made from another image, which is not in the text.")
     strength, steps = as_number(text), draft.values.get("steps")
     is_share = strength is not None and 0 <= strength <= 1
     if not is_share or strength is None or not steps:
@@ -187,8 +189,8 @@ def _take_strength(pairs: Pairs, draft: RecipeDraft, counting: StepCounting) -> 
         total = int(steps // strength) + 1
     if total > MAX_STEPS:
         draft.note(
-            f"Steps: all {steps} run there, which is {total} at strength {strength:g} here; "
-            f"{MAX_STEPS}, the most, are taken."
+            f"Steps: all {steps} run there, which takes {total} at strength {strength:g} here; "
+            f"the maximum of {MAX_STEPS} is used."
         )
     draft.take("steps", min(total, MAX_STEPS))
 
@@ -204,7 +206,7 @@ def take_upscaler(name: str, draft: RecipeDraft, *, is_own: bool = False) -> Non
     if is_latent_formula(name):
         draft.take("hires_resize", "latent")
         if name.strip().casefold() != "latent":
-            draft.note(f"Hires upscaler {quote(name)} is not in this studio; latent is taken.")
+            draft.note(f"Hires upscaler {quote(name)} is not available here; latent is used.")
         return
     draft.take("hires_resize", "pixel")
     normalized = normalize_upscaler_name(name)

@@ -62,7 +62,7 @@ def leave_out_ineffective(draft: RecipeDraft) -> None:
         setting = f"{fields[name].title} {values.pop(name)!r}"
         if has_effect_there:
             draft.note(
-                f"{setting} counts with {scheduler} there, but not here; it will look different."
+                f"{setting} affects {scheduler} there, but not here; the image will look different."
             )
         else:
             draft.note(f"{setting} has no effect with {scheduler}.")

@@ -63,7 +63,7 @@ def split_text(text: str) -> A1111Text:
     if len(text) > MAX_TEXT_CHARS:
         raise ValueError("the settings text is longer than a million characters.")
     if is_json(text):
-        raise ValueError("it holds JSON, and not the text that A1111 writes.")
+        raise ValueError("it contains JSON instead of the text A1111 writes.")
     lines = text.strip("\r\n").rstrip().split("\n")
     pairs, trailer = read_pairs(lines[-1]), ""
     if not _are_settings(pairs):
@@ -141,7 +141,7 @@ def _split_prompts_alone(lines: list[str], trailer: str) -> A1111Text:
     """Return the prompts of a text without settings. Raises ValueError where it names none."""
     prompt, negative_prompt = _split_prompts(lines, is_own=False)
     if negative_prompt is None:
-        raise ValueError("there are no settings in it.")
+        raise ValueError("it contains no settings.")
     return A1111Text(prompt, negative_prompt, trailer=trailer)
 
 

@@ -65,7 +65,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
     if graph:
         _take_graph(graph, text, metadata, draft)
     if not settings and not draft.values:
-        raise ValueError("the settings of Civitai in it cannot be read.")
+        raise ValueError("its Civitai settings cannot be read.")
     _take_settings(settings, draft)
     if settings:
         draft.show(settings)
@@ -77,7 +77,9 @@ def _take_graph(graph: Graph, text: str, metadata: ImageMetadata, draft: RecipeD
     try:
         draft.recipe = read_recipe(graph, PROGRAM, text, metadata.size)
     except ValueError:
-        draft.note("No sampler of its graph is known here; its settings beside it are taken.")
+        draft.note(
+            "None of the samplers in its workflow are known here; the settings beside it are used."
+        )
 
 
 def _take_settings(settings: dict[str, Any], draft: RecipeDraft) -> None:
@@ -95,10 +97,10 @@ def _take_settings(settings: dict[str, Any], draft: RecipeDraft) -> None:
         resource = as_object(item)
         version = str(resource.get("modelVersionId", ""))[:20]
         if version and version not in known:
-            draft.note(f"A file is named by Civitai's number alone: version {version}.")
+            draft.note(f"A file is only named by its Civitai number: version {version}.")
     for item in as_list(settings.get("transformations")):
         kind = quote(as_object(item).get("type"))
-        draft.note(f"Not here: {kind} of the finished picture.")
+        draft.note(f"Not available here: {kind} of the finished image.")
 
 
 SOURCE = RecipeSource(PROGRAM, recognises_settings, read_settings)

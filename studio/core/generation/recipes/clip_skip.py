@@ -25,7 +25,7 @@ from typing import Literal
 from studio.core.families.family import Family
 
 ClipSkipCounting = Literal["ComfyUI", "Forge", "A1111"]
-_USUAL = "the layer that it was trained on is read"
+_USUAL = "the layer it was trained on is used"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def translate_clip_skip(clip_skip: ClipSkip, family: Family) -> tuple[int, str]:
     if family.max_clip_skip is not None:
         has_effect = number > family.max_clip_skip
         note = (
-            f"Clip skip {number} has no effect with {title}: its text encoder has no such choice."
+            f"Clip skip {number} has no effect with {title}: its text encoder has no such option."
         )
         return family.max_clip_skip, note if has_effect else ""
     offset = family.usual_clip_skip - 1
@@ -61,7 +61,7 @@ def translate_clip_skip(clip_skip: ClipSkip, family: Family) -> tuple[int, str]:
         return number - offset, f"{note}{number - offset} here."
     if clip_skip.counting == "Forge":
         return 1, ""
-    return 1, f"Clip skip {number}, the last layer, cannot be read with {title} here: {_USUAL}."
+    return 1, f"Clip skip {number}, the last layer, cannot be used with {title} here: {_USUAL}."
 
 
 def describe_counting(clip_skip: ClipSkip) -> str:

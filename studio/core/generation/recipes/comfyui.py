@@ -67,7 +67,7 @@ def read_graph(metadata: ImageMetadata) -> Recipe:
     graph, notes, text = find_graph(metadata)
     recipe = read_recipe(graph, PROGRAM, text, metadata.size)
     if "prompt" not in recipe.values and "Steps: " in metadata.chunks.get("parameters", ""):
-        raise ValueError("the words are not in its graph, but in a text beside it.")
+        raise ValueError("the prompt is not in its workflow, but in a text beside it.")
     recipe.notes.extend(notes)
     return recipe
 
@@ -135,7 +135,7 @@ def read_recipe(
     samplers = _find_last_samplers(graph)
     if not samplers:
         raise ValueError(
-            f"it was made by {program}, but no node of its graph is a sampler that is known here."
+            f"it was made with {program}, but its workflow contains no sampler known here."
         )
     choices: list[tuple[str, Recipe]] = []
     results = ResultReader(graph)
@@ -146,15 +146,17 @@ def read_recipe(
             _read_sampler_chain(GraphValues(graph, max_steps), node, draft, image_size)
             results.note_result(node, draft)
         except WorkLimitReached:
-            draft.note("The graph is too large to be followed to its end; some of it is missing.")
+            draft.note(
+                "The workflow is too large to be followed to its end; some of it is missing."
+            )
         choices.append((_title(node, draft), draft.recipe))
     recipe = choices[0][1]
     if len(choices) > 1:
         recipe = replace(
             recipe,
             notes=[
-                f"The graph has {len(samplers)} samplers with a result of their own; the first is "
-                "taken.",
+                f"The workflow has {len(samplers)} samplers with their own results; the first is "
+                "used.",
                 *recipe.notes,
             ],
             choices=choices,
@@ -220,11 +222,11 @@ def _read_sampler_chain(
     model.take_model(settings.model, prompts.clip)
     model.take_vae(_find_vae(values.graph, last))
     if prompts.guidance is not None:
-        draft.note(f"Flux's own guidance {prompts.guidance:g} is not taken over.")
+        draft.note(f"Flux's own guidance {prompts.guidance:g} is not loaded.")
     if len(chain) > 1:
         take_second_pass(values, settings, chain[-2], draft, image_size)
     if len(chain) > 2:
-        draft.note(f"It was painted {len(chain)} times over; two passes are taken.")
+        draft.note(f"It was made in {len(chain)} passes; two are used.")
 
 
 def _find_vae(graph: Graph, sampler: Node) -> Any:

@@ -67,7 +67,7 @@ def _list_notes(data: dict[str, Any], nodes: Mapping[str, Node]) -> list[str]:
     broadcasts = {node.kind for node in nodes.values() if _BROADCAST_WORD in node.kind}
     notes = []
     for sentence, names in (
-        ("Nodes that hold a graph of their own are not opened", titles),
+        ("Nodes that contain a workflow of their own are not opened", titles),
         ("Links that are not drawn are not followed, those of", broadcasts),
     ):
         if names:

@@ -124,17 +124,19 @@ class ModelReader:
             )
         elif kind == "ModelSamplingDiscrete":
             self._draft.note(
-                f"The model was told to predict {inputs.get('sampling')!r:.30}"
-                f"{', with zero SNR' if inputs.get('zsnr') is True else ''}; set that at the model."
+                "The model's prediction type was set to "
+                f"{inputs.get('sampling')!r:.30}"
+                f"{', with zero SNR' if inputs.get('zsnr') is True else ''}; "
+                "set that under Model settings."
             )
         elif kind in MODEL_PATCHES:
-            self._draft.note(f"Not here: {MODEL_PATCHES[kind]}; it will differ.")
+            self._draft.note(f"Not available here: {MODEL_PATCHES[kind]}; the image will differ.")
         elif kind.startswith("ModelMerge") or "model2" in inputs:
-            self._draft.note("It was painted with a mixture of models; only one is named here.")
+            self._draft.note("It was made with a merge of models; only one is named here.")
         elif "IPAdapter" in kind:
-            self._draft.note("IP-Adapter is not here: the picture will differ.")
+            self._draft.note("IP-Adapter is not available here: the image will differ.")
         elif not any(word in kind for word in KNOWN_MODEL_WORDS) and "lora_stack" not in inputs:
-            self._draft.note(f"Node {kind!r:.80} changes the model in a way not known here.")
+            self._draft.note(f"Node {kind!r:.80} changes the model in a way unknown here.")
 
     def _take_clip_skip(self, node: Node) -> bool:
         for key in ("stop_at_clip_layer", "clip_skip"):

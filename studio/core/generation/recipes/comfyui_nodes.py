@@ -207,8 +207,8 @@ CONDITIONING_PATCHES = {
     "ConditioningSetAreaStrength": "a strength of its own for a prompt",
     "ConditioningSetMask": "a mask of its own for a prompt",
     "ConditioningSetTimestepRange": "a prompt for some of the steps alone",
-    "unCLIPConditioning": "a picture in place of a prompt (unCLIP)",
+    "unCLIPConditioning": "an image in place of a prompt (unCLIP)",
     "StyleModelApply": "a picture's style (Redux)",
     "GLIGENTextBoxApply": "places for words (GLIGEN)",
-    "ReferenceLatent": "a reference picture",
+    "ReferenceLatent": "a reference image",
 }

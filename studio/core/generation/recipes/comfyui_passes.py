@@ -48,20 +48,24 @@ def take_first_pass(
     if isinstance(settings.sampler, str) and any(
         word in settings.sampler for word in _STEPPED_NOISE_WORDS
     ):
-        draft.note("Its sampler adds noise at each step, there from another source: it differs.")
+        draft.note(
+            "Its sampler adds noise at each step, from a different source there: the image will "
+            "differ."
+        )
     draft.take_size(*origin.size)
     if origin.num_images > 1:
         draft.note(
-            f"It is one of {origin.num_images} painted at once; only the first has this noise here."
+            f"It is one of {origin.num_images} made in one batch; only the first has this "
+            "noise here."
         )
     if origin.is_masked:
-        draft.note("Only a masked part was painted; the file holds no mask.")
+        draft.note("Only a masked part was painted; the file contains no mask.")
     if origin.kind == "picture":
         draft.take_size(*(origin.new_size or (None, None)))
-        draft.note("It was made from another picture, which the file does not hold.")
+        draft.note("It was made from another image, which is not in the file.")
     elif origin.kind == "unknown":
-        draft.note("What it began with is not in the file: the size may be another.")
-    _note_other_kinds(origin, "What it began with", draft)
+        draft.note("What it started from is not in the file: the size may differ.")
+    _note_other_kinds(origin, "What it started from", draft)
     _take_steps(settings, origin, draft)
     if not is_continued:
         _note_early_end(settings, draft)
@@ -82,7 +86,9 @@ def _take_noise(settings: Pass, draft: RecipeDraft) -> None:
     elif draft.take("variation_seed", seed):
         draft.take_number("variation_strength", strength)
     if settings.variation_method != "slerp":
-        draft.note("Noise of two seeds was mixed along a line, here along an arc: it will differ.")
+        draft.note(
+            "The noise of two seeds was mixed linearly, here spherically: the image will differ."
+        )
 
 
 def _take_steps(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
@@ -91,10 +97,13 @@ def _take_steps(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
     first_step = settings.first_step if steps and 0 < settings.first_step < steps else 0
     is_noise = origin.kind == "noise"
     if not settings.adds_noise and origin.kind != "sampler":
-        draft.note("Its sampler added no noise at the beginning; here it does: it will differ.")
+        draft.note("Its sampler added no noise at the start; here it does: the image will differ.")
     if steps and first_step and denoise == 1:
         if is_noise:
-            draft.note(f"It began at step {first_step} of {steps}, here at the first: it differs.")
+            draft.note(
+                f"It started at step {first_step} of {steps}, here at the first: the image will "
+                "differ."
+            )
         else:
             denoise = find_strength(steps, steps - first_step)
             draft.take_number("steps", steps)
@@ -109,7 +118,9 @@ def _take_steps(settings: Pass, origin: Origin, draft: RecipeDraft) -> None:
     if denoise < 1 and not is_noise:
         draft.take_number("strength", strength)
     elif denoise < 1:
-        draft.note(f"Denoise {denoise:g} from pure noise is not here: it will differ.")
+        draft.note(
+            f"Denoise {denoise:g} from pure noise is not available here: the image will differ."
+        )
 
 
 def _note_early_end(settings: Pass, draft: RecipeDraft) -> None:
@@ -122,7 +133,7 @@ def _note_early_end(settings: Pass, draft: RecipeDraft) -> None:
 def _note_other_kinds(origin: Origin, subject: str, draft: RecipeDraft) -> None:
     if origin.other_kinds:
         words = ", ".join(f"{kind:.40}" for kind in dict.fromkeys(origin.other_kinds))
-        draft.note(f"{subject} was changed in a way not known here: {words}.")
+        draft.note(f"{subject} was changed in a way unknown here: {words}.")
 
 
 def _take_levels(settings: Pass, draft: RecipeDraft) -> None:
@@ -134,7 +145,7 @@ def _take_levels(settings: Pass, draft: RecipeDraft) -> None:
         return
     if draft.values.get("scheduler") != "Euler":
         words = ", ".join(f"{name} {level:g}" for name, level in settings.levels.items())
-        draft.note(f"Noise levels of its own ({words}) are not here with its sampler.")
+        draft.note(f"Its own noise levels ({words}) are not available here with its sampler.")
         return
     for name, level in settings.levels.items():
         draft.take_number(name, level)
@@ -154,8 +165,8 @@ def find_share(steps: int, denoise: float, draft: RecipeDraft) -> tuple[int, flo
     if whole_steps > _MAX_STEPS_HERE:
         running = count_effective_steps(_MAX_STEPS_HERE, denoise)
         draft.note(
-            f"There {steps} steps of {whole_steps} ran; here {running} of {_MAX_STEPS_HERE} run, "
-            "the most there are."
+            f"There {steps} of {whole_steps} steps ran; here {running} of {_MAX_STEPS_HERE} run, "
+            "the maximum."
         )
         return _MAX_STEPS_HERE, denoise
     if count_effective_steps(whole_steps, denoise) == steps:
@@ -176,16 +187,16 @@ def take_second_pass(
         if settings.first_step or not settings.adds_noise:
             draft.note(
                 f"From step {settings.first_step} on another sampler went on (a refiner, maybe); "
-                "here the first goes on to the end."
+                "here the first runs to the end."
             )
         else:
-            draft.note("A second sampler painted it again at the same size; that is left out.")
-        _note_other_kinds(origin, "What the second sampler began with", draft)
+            draft.note("A second sampler repainted it at the same size; that is left out.")
+        _note_other_kinds(origin, "What the second sampler started from", draft)
         return
-    _note_other_kinds(origin, "What the second pass began with", draft)
+    _note_other_kinds(origin, "What the second pass started from", draft)
     scale = _find_scale(origin, draft, image_size)
     if scale is None:
-        draft.note("It was enlarged and painted again, by how much is not in the file.")
+        draft.note("It was enlarged and repainted; by how much is not in the file.")
         return
     draft.take_number("hires_scale", scale)
     draft.take("hires_resize", "latent" if origin.has_latent_resize else "pixel")
@@ -196,13 +207,15 @@ def take_second_pass(
     tile = as_number(values.resolve(node.inputs.get("tile_width"), "tile_width"))
     if tile:
         draft.take_number("hires_tile", int(tile) // 8 * 8)
-    draft.note("The second pass draws its noise in another way here: details will differ.")
+    draft.note("The second pass draws its noise differently here: details will differ.")
     if (settings.cfg, settings.sampler, settings.schedule) != (
         first.cfg,
         first.sampler,
         first.schedule,
     ):
-        draft.note("Its second pass had a sampler or guidance of its own; here it has the first's.")
+        draft.note(
+            "Its second pass had its own sampler or CFG scale; here it uses those of the first."
+        )
 
 
 def _take_second_steps(settings: Pass, draft: RecipeDraft) -> None:

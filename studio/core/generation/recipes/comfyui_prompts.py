@@ -124,7 +124,7 @@ class PromptReader:
             words = self.read_words(link, name, 0)
             if words is None:
                 title = name.replace("_", " ").capitalize()
-                self._draft.note(f"{title}: its words are not in the file; left as it is.")
+                self._draft.note(f"{title}: its text is not in the file; left unchanged.")
                 continue
             self._draft.take_prompt(name, words)
             self._note_emphasis(words)
@@ -139,8 +139,8 @@ class PromptReader:
         is_asked = self._draft.values.get("guidance") != 1 and self.guidance is None
         if node and node.kind in _PLAIN_ENCODERS and not words and is_large and is_asked:
             self._draft.note(
-                "Its empty negative prompt was read as words; with SDXL it is zeros here: it will "
-                "differ a little."
+                "Its empty negative prompt was encoded as text; with SDXL it is zeros here: the "
+                "image will differ slightly."
             )
 
     def _note_emphasis(self, words: str) -> None:
@@ -150,7 +150,7 @@ class PromptReader:
             return
         self._draft.take("emphasis", self._emphasis)
         if self._emphasis == "compel" and _LOW_WEIGHT.search(words):
-            self._draft.note("Weights below 1 will differ a little from ComfyUI's.")
+            self._draft.note("Weights below 1 will differ slightly from ComfyUI's.")
 
     def read_words(self, link: Any, name: str, depth: int) -> str | None:
         """Return the words of a conditioning; None where they are not in the graph.
@@ -204,20 +204,20 @@ class PromptReader:
         if text is None:
             return None
         if not self._values.read_text(node.inputs.get("populated_text")) and _WILDCARD.search(text):
-            self._draft.note("Its wildcards were filled in there; with what is not in the file.")
+            self._draft.note("Its wildcards were filled in there; the result is not in the file.")
         if has_block_weights(text):
-            self._draft.note("Weights of LoRAs by blocks are not here: it will differ.")
+            self._draft.note("LoRA block weights are not available here: the image will differ.")
         parts = LORA_TAG.sub("", text).split("BREAK")
         return " BREAK ".join(adapt_words(part).strip() for part in parts)
 
     def _note_zeros(self, name: str) -> None:
         """Say that a prompt was zeros, where it is asked."""
         if name == "prompt":
-            self._draft.note("Its prompt was zeros, no words: it will differ.")
+            self._draft.note("Its prompt was zeros instead of text: the image will differ.")
         elif self._draft.values.get("guidance") != 1:
             self._draft.note(
-                "Its negative prompt was zeros, as an empty one is here with SDXL; with other "
-                "models it will differ."
+                "Its negative prompt was zeros, like an empty one here with SDXL; with other "
+                "models the image will differ."
             )
 
     def _read_interpretation(self, node: Node) -> str:
@@ -249,11 +249,13 @@ class PromptReader:
             loader = self._values.get_node(node.inputs.get("control_net"))
             path = as_text(loader.inputs.get("control_net_name")) if loader else None
             words = f" {get_file_name(path)!r:.80}" if path else ""
-            self._draft.note(f"ControlNet{words} is not here: the picture will differ.")
+            self._draft.note(f"ControlNet{words} is not available here: the image will differ.")
         elif node.kind in CONDITIONING_PATCHES:
-            self._draft.note(f"Not here: {CONDITIONING_PATCHES[node.kind]}; it will differ.")
+            self._draft.note(
+                f"Not available here: {CONDITIONING_PATCHES[node.kind]}; the image will differ."
+            )
         elif node.kind != "InpaintModelConditioning":
-            self._draft.note(f"Node {node.kind!r:.80} changes the prompt in a way not known here.")
+            self._draft.note(f"Node {node.kind!r:.80} changes the prompt in a way unknown here.")
 
     def _read_encoder(self, node: Node) -> str | None:
         texts = []
@@ -293,9 +295,11 @@ class PromptReader:
             share = as_number(self._values.resolve(node.inputs.get(key), key))
             kept = first if (1.0 if share is None else share) >= 0.5 else second
             other = second if kept is first else first
-            self._draft.note(f"A mixture of two prompts: {other!r:.80} is left out.")
+            self._draft.note(f"Two prompts were mixed: {other!r:.80} is left out.")
             return kept
-        self._draft.note("Two prompts were joined by a node; here they are one: it will differ.")
+        self._draft.note(
+            "Two prompts were joined by a node; here they are one: the image will differ."
+        )
         return ", ".join(filter(None, (first, second)))
 
 

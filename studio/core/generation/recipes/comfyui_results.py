@@ -40,7 +40,7 @@ class ResultReader:
         if words:
             others = f" and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else ""
             draft.note(
-                "The picture was worked on afterwards, which is not taken over: "
+                "The image was edited afterwards, which is not loaded: "
                 f"{', '.join(words[:MAX_NAMED])}{others}."
             )
 

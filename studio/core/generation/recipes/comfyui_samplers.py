@@ -163,7 +163,9 @@ def _read_assembled(values: GraphValues, node: Node) -> Pass:
     if guider.kind == "BasicGuider":
         settings.cfg = 1  # no negative prompt is asked
     elif guider is not node and guider.kind != "CFGGuider":
-        settings.notes.append(f"Guidance by {guider.kind!r:.60} is not here: it will differ.")
+        settings.notes.append(
+            f"Guidance by {guider.kind!r:.60} is not available here: the image will differ."
+        )
     _read_noise(values, noise, settings)
     _read_solver(values, inputs.get("sampler"), settings)
     _read_noise_levels(values, inputs.get("sigmas"), settings)
@@ -185,9 +187,9 @@ def _read_solver(values: GraphValues, link: Any, settings: Pass) -> None:
             if as_number(solver.inputs.get(key)) not in (None, 1.0)
         ]
         if changed:
-            settings.notes.append(f"The sampler's {' and '.join(changed)} is not taken over.")
+            settings.notes.append(f"The sampler's {' and '.join(changed)} is not loaded.")
     elif settings.sampler is None:
-        settings.notes.append(f"Sampler {solver.kind!r:.60} is not here; left as it is.")
+        settings.notes.append(f"Sampler {solver.kind!r:.60} is not available here; left unchanged.")
 
 
 def _read_noise_levels(values: GraphValues, link: Any, settings: Pass) -> None:
@@ -199,7 +201,7 @@ def _read_noise_levels(values: GraphValues, link: Any, settings: Pass) -> None:
         if "steps" in node.inputs and "sigmas" not in node.inputs:
             break
         settings.notes.append(
-            f"The noise levels were changed by {node.kind!r:.60}: it will differ."
+            f"The noise levels were changed by {node.kind!r:.60}: the image will differ."
         )
         link = node.inputs.get("sigmas")
     else:
@@ -209,7 +211,7 @@ def _read_noise_levels(values: GraphValues, link: Any, settings: Pass) -> None:
         node.inputs.get("scheduler"), "scheduler"
     )
     if settings.schedule is None:
-        settings.notes.append(f"Schedule {node.kind!r:.60} is not here; left as it is.")
+        settings.notes.append(f"Schedule {node.kind!r:.60} is not available here; left unchanged.")
     for key in ("sigma_min", "sigma_max", "rho"):
         level = as_number(values.resolve(node.inputs.get(key), key))
         if level is not None and node.kind in ("KarrasScheduler", "ExponentialScheduler"):

@@ -70,7 +70,7 @@ class RecipeDraft:
         """Note the names of settings that nothing here corresponds to."""
         words = list_names(sorted({str(name) for name in names}))
         if words:
-            self.note(f"Not taken over: {words}.")
+            self.note(f"Not loaded: {words}.")
 
     def take(self, name: str, value: Any) -> bool:
         """Take a value for a field if it fits; note it otherwise. Return whether it was taken."""
@@ -79,7 +79,7 @@ class RecipeDraft:
         try:
             checked = validate(RequestFields, {name: value})
         except InvalidSpec as error:
-            self.note(f"Left as it is: {shorten(error.faults[0])}")
+            self.note(f"Left unchanged: {shorten(error.faults[0])}")
             return False
         self.values[name] = getattr(checked, name)
         return True
@@ -90,7 +90,7 @@ class RecipeDraft:
         number = as_whole_number(value) if is_whole else as_number(value)
         if number is None and value is not None:
             title = RequestFields.model_fields[name].title
-            self.note(f"{title}: {quote(value)} is not a number; left as it is.")
+            self.note(f"{title}: {quote(value)} is not a number; left unchanged.")
         self.take(name, number)
 
     def take_prompt(self, name: str, text: Any, *, has_lora_tags: bool = False) -> None:
@@ -106,7 +106,9 @@ class RecipeDraft:
         if words is None:
             if isinstance(text, str):
                 title = RequestFields.model_fields[name].title
-                self.note(f"{title}: {len(text):,} characters are no prompt; left as it is.")
+                self.note(
+                    f"{title}: {len(text):,} characters are too long for a prompt; left unchanged."
+                )
             return
         words = "".join(
             character
@@ -122,7 +124,10 @@ class RecipeDraft:
         hypernetworks = [tag.name or tag.text for tag in tags if not tag.is_lora]
         if hypernetworks:
             names = list_names(hypernetworks)
-            self.note(f"Hypernetworks are not here, left out: {names}; it will look different.")
+            self.note(
+                f"Hypernetworks are not available here, left out: {names}; the image will look "
+                "different."
+            )
         loras = [tag for tag in tags if tag.is_lora]
         if loras and not are_read:
             verb, pronoun = ("is", "it") if len(loras) == 1 else ("are", "them")
@@ -131,9 +136,9 @@ class RecipeDraft:
             self.note(f"{names} {verb} left out: {reason}.")
         nameless = [tag.text for tag in loras if are_read and not tag.name]
         if nameless:
-            self.note(f"Left out, for it names no LoRA: {list_names(nameless)}.")
+            self.note(f"Left out because it names no LoRA: {list_names(nameless)}.")
         if num_unread:
-            self.note(f"{num_unread:,} more tags of the prompt are left out.")
+            self.note(f"{num_unread:,} more tags in the prompt are left out.")
         for tag in loras if are_read else ():
             if tag.name and self._add_use(tag.name, tag.unet, tag.text_encoder):
                 self._note_unread_parts(tag)
@@ -142,8 +147,8 @@ class RecipeDraft:
         self.add_file("lora", tag.name, "", (tag.unet, tag.text_encoder))
         if tag.unread:
             self.note(
-                f"LoRA {quote(tag.name)}: {list_names(tag.unread)} has no meaning here; it will "
-                "look different."
+                f"LoRA {quote(tag.name)}: {list_names(tag.unread)} has no meaning here; the image "
+                "will look different."
             )
 
     def take_seed(self, value: Any, *, is_cpu_noise: bool = True) -> None:
@@ -188,7 +193,7 @@ class RecipeDraft:
             if side is None:
                 continue
             if side % 8 and side > 8:
-                self.note(f"{name.title()}: {quote(side)} is taken as {side // 8 * 8}.")
+                self.note(f"{name.title()}: {quote(side)} is rounded to {side // 8 * 8}.")
                 side = side // 8 * 8
             self.take(name, side)
 
@@ -234,7 +239,7 @@ class RecipeDraft:
         if kind:
             self.recipe.files.append(FileReference(kind, "", "", weights, urn[2]))
         else:
-            self.note(f"A {urn[1]} of Civitai (version {urn[2]}) is not here.")
+            self.note(f"A {urn[1]} from Civitai (version {urn[2]}) is not here.")
         return True
 
     def add_lora(
@@ -257,7 +262,7 @@ class RecipeDraft:
         name = get_file_name(text) if text else ""
         if not name or weight is None or encoder_weight is None:
             if name:
-                self.note(f"LoRA {quote(name)}: its weight {quote(unet)} is no number.")
+                self.note(f"LoRA {quote(name)}: its weight {quote(unet)} is not a number.")
             return
         if self._add_use(name, weight, encoder_weight):
             self.add_file("lora", name, digest, (weight, encoder_weight))
@@ -269,7 +274,7 @@ class RecipeDraft:
         uses: list[dict[str, Any]] = self.values.get("loras", [])
         use = next((use for use in uses if use["name"] == name), None)
         if use is None and len(uses) >= MAX_LORAS:
-            self.note(f"{MAX_LORAS} LoRAs at most: the others are left out.")
+            self.note(f"At most {MAX_LORAS} LoRAs are used: the others are left out.")
             return False
         if use is None:
             use = {"name": name, "unet": 0.0, "text_encoder": 0.0}
@@ -286,9 +291,7 @@ class RecipeDraft:
     def _bound_weight(self, name: str, weight: float) -> float:
         bounded = max(-MAX_LORA_WEIGHT, min(MAX_LORA_WEIGHT, weight))
         if bounded != weight:
-            self.note(
-                f"LoRA {quote(name)}: its weight {weight:g} is taken as {bounded:g}, the most here."
-            )
+            self.note(f"LoRA {quote(name)}: its weight {weight:g} is limited to {bounded:g} here.")
         return bounded
 
     def take_sampler(self, sampler: Any, schedule: Any = "") -> None:

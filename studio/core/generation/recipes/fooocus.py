@@ -102,7 +102,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
     """
     data = find_settings(metadata)
     if not data:
-        raise ValueError("there are no settings of Fooocus in it.")
+        raise ValueError("it contains no Fooocus settings.")
     draft = RecipeDraft(_name_program(data))
     draft.show(data)
     unused = [key for key, value in data.items() if value and not _is_known(key)]
@@ -112,7 +112,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
     _take_files(data, draft)
     changed = [words for key, words in _OWN_SETTINGS.items() if data.get(key) not in (None, "")]
     if changed:
-        draft.note(f"Not here: Fooocus' {', '.join(changed)}; the picture will differ.")
+        draft.note(f"Not available here: Fooocus' {', '.join(changed)}; the image will differ.")
     draft.note_unused(unused)
     return draft.recipe
 
@@ -164,12 +164,16 @@ def _take_prompts(data: dict[str, Any], draft: RecipeDraft) -> None:
         is_written_out = bool(data.get("full prompt"))
         draft.note(
             f"Styles {names.strip('[]'):.200}: "
-            + ("written out in the prompt." if is_written_out else "not here; it will differ.")
+            + (
+                "written out in the prompt."
+                if is_written_out
+                else ("not available here; the image will differ.")
+            )
         )
     draft.take("prompt_syntax", "A1111")
     if "(" in f"{draft.values.get('prompt')}{draft.values.get('negative_prompt')}":
         draft.take("emphasis", "compel")
-        draft.note("Words with weights: Fooocus weighs them a little differently.")
+        draft.note("Weighted words: Fooocus weights them slightly differently.")
 
 
 def _take_numbers(data: dict[str, Any], draft: RecipeDraft) -> None:
@@ -180,7 +184,7 @@ def _take_numbers(data: dict[str, Any], draft: RecipeDraft) -> None:
     if steps is not None:
         draft.take_number("steps", steps)
     elif performance:
-        draft.note(f"Performance {performance!r:.60} is not known here; the steps stay.")
+        draft.note(f"Performance {performance!r:.60} is unknown here; the steps are unchanged.")
     size = as_size(data.get("resolution"))
     draft.take_size(*(size or (data.get("width"), data.get("height"))))
     if data.get("guidance scale") is not None:
@@ -197,7 +201,9 @@ def _take_files(data: dict[str, Any], draft: RecipeDraft) -> None:
     if refiner and refiner != "None":
         share = as_number(data.get("refiner switch"))
         place = "" if share is None else f" from {share:.0%} of the steps on"
-        draft.note(f"Refiner {refiner!r:.80}{place} is not here; the model goes on to the end.")
+        draft.note(
+            f"Refiner {refiner!r:.80}{place} is not available here; the model runs to the end."
+        )
     vae = as_text(data.get("vae"))
     if vae and vae.startswith("Default"):
         draft.take("vae", "")
@@ -222,7 +228,7 @@ def _take_performance_lora(data: dict[str, Any], draft: RecipeDraft) -> None:
         return
     if name not in {use["name"] for use in draft.values.get("loras", [])}:
         draft.add_lora(name, 1.0)
-    draft.note(f"Performance {performance!r:.40} paints with the LoRA {name}, which it needs here.")
+    draft.note(f"Performance {performance!r:.40} uses the LoRA {name}, which is needed here too.")
 
 
 def _take_numbered_loras(data: dict[str, Any], draft: RecipeDraft) -> None:

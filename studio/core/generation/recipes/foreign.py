@@ -15,8 +15,8 @@ OWN_PROGRAM = "studio"
 # By their sha256. What a foreign text says there is a name of that program's, or a guess at ours.
 INPUT_FIELDS = ("image", "mask")
 _NOTES_BY_FIELD = {
-    "image": "It was made from another picture, which is not in the file: add it yourself.",
-    "mask": "Only a masked part was painted, and the mask is not in the file: paint it yourself.",
+    "image": "It was made from another image, which is not in the file; add it yourself.",
+    "mask": "Only a masked part was painted, and the mask is not in the file; paint it yourself.",
 }
 _PROMPT_FIELDS = ("prompt", "negative_prompt")
 
@@ -36,7 +36,7 @@ def clean_recipe(recipe: Recipe) -> Recipe:
         notes += [note] if recipe.values.get(name) and not is_noted else []
     cleaned = _hide_all(values)
     if any(cleaned.get(name) != values.get(name) for name in _PROMPT_FIELDS):
-        notes.append("A prompt named folders of somebody's machine; they are left out.")
+        notes.append("A prompt contained folder names from somebody's machine; they are left out.")
     return replace(
         recipe,
         values=cleaned,

@@ -114,7 +114,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
         _take_old_sampler(settings, "1", draft)
         draft.note_unused(key for key in settings if key.startswith("-"))
     if not draft.values:
-        raise ValueError("the settings of InvokeAI in it cannot be read.")
+        raise ValueError("its InvokeAI settings cannot be read.")
     if "prompt" in draft.values:
         draft.take("prompt_syntax", "compel")
     return draft.recipe
@@ -133,7 +133,9 @@ def _take_new(data: dict[str, Any], draft: RecipeDraft) -> None:
     if device == "cuda":
         draft.take("noise_source", "NV")
     elif device != "cpu":
-        draft.note(f"Its noise was drawn on {device!r:.20}: the same seed is another picture here.")
+        draft.note(
+            f"Its noise was drawn on {device!r:.20}: the same seed gives a different image here."
+        )
     scheduler = as_text(data.get("scheduler")) or ""
     if scheduler:
         draft.take_sampler(scheduler, "" if scheduler.endswith("_k") else "Model default")
@@ -145,10 +147,10 @@ def _take_new(data: dict[str, Any], draft: RecipeDraft) -> None:
         draft.take_number("strength", data["strength"])
     mode = as_text(data.get("generation_mode")) or ""
     if data.get("init_image") or "img2img" in mode or "paint" in mode:
-        draft.note("It was made from another picture, which the file does not hold.")
+        draft.note("It was made from another image, which is not in the file.")
     for key, words in _MISSING.items():
         if data.get(key):
-            draft.note(f"Not here: {words}; the picture will differ.")
+            draft.note(f"Not available here: {words}; the image will differ.")
     known = _READ_KEYS | _UNUSED_KEYS
     draft.note_unused(key for key, value in data.items() if value and key not in known)
 
@@ -179,7 +181,7 @@ def _take_second(data: dict[str, Any], image: dict[str, Any], draft: RecipeDraft
     _take_old_sampler(image, version[0] if version else "2.0", draft)
     draft.add_model(data.get("model_weights"), data.get("model_hash"))
     for key, words in (
-        ("postprocessing", "what was done to the finished picture"),
+        ("postprocessing", "what was done to the finished image"),
         ("hires_fix", "its high resolution fix"),
         ("seamless", "seamless edges"),
         ("variations", "variations of its seed"),
@@ -187,9 +189,9 @@ def _take_second(data: dict[str, Any], image: dict[str, Any], draft: RecipeDraft
         ("threshold", "a threshold of the latents"),
     ):
         if image.get(key):
-            draft.note(f"Not here: {words}; the picture will differ.")
+            draft.note(f"Not available here: {words}; the image will differ.")
     if as_text(image.get("type")) not in (None, "txt2img"):
-        draft.note("It was made from another picture, which the file does not hold.")
+        draft.note("It was made from another image, which is not in the file.")
     settings = {**data, **image}
     draft.note_unused(key for key in settings if settings[key] and key not in _SECOND_KEYS)
 
@@ -214,7 +216,7 @@ def _join_prompts(value: Any, draft: RecipeDraft) -> str | None:
     parts = [as_object(item) for item in as_list(value)]
     texts = [text for part in parts if (text := as_text(part.get("prompt"))) is not None]
     if len(texts) > 1:
-        draft.note("Several prompts were mixed; here they are one: it will differ.")
+        draft.note("Several prompts were mixed; here they are one: the image will differ.")
     return ", ".join(texts) if texts else None
 
 

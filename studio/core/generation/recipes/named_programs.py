@@ -161,8 +161,8 @@ def read_maker(metadata: ImageMetadata) -> Recipe:
     if maker == "Midjourney" and description:
         _take_midjourney_prompt(_split_job_id(description), draft)
     subject = maker[0].upper() + maker[1:]
-    taken = "; its prompt is taken" if "prompt" in draft.values else ""
-    draft.note(f"{subject} writes no settings that can be used here{taken}.")
+    taken = "; its prompt is used" if "prompt" in draft.values else ""
+    draft.note(f"{subject} saves no settings that can be used here{taken}.")
     return draft.recipe
 
 
@@ -181,7 +181,7 @@ def _take_midjourney_prompt(words: str, draft: RecipeDraft) -> None:
     if any(unwanted):
         draft.take_prompt("negative_prompt", ", ".join(filter(None, unwanted)))
     if flags:
-        draft.note(f"Not taken over: {words[first:].strip()!r:.200}.")
+        draft.note(f"Not loaded: {words[first:].strip()!r:.200}.")
 
 
 SOURCE = RecipeSource("a program without settings", recognises_maker, read_maker)

@@ -100,7 +100,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
     """Return the recipe of an image of NovelAI. Raises ValueError where there is none."""
     data, holder = find_settings(metadata)
     if not data and not holder:
-        raise ValueError("there are no settings of NovelAI in it.")
+        raise ValueError("it contains no NovelAI settings.")
     draft = RecipeDraft(PROGRAM)
     draft.show(data or holder)
     for name, key, caption_key in (
@@ -144,8 +144,8 @@ def _read_caption(value: Any, draft: RecipeDraft) -> str | None:
     ]
     if characters:
         draft.note(
-            f"Characters with prompts and places of their own: {len(characters)}. Here all are one "
-            "prompt: it will differ."
+            f"Characters with their own prompts and positions: {len(characters)}. Here all become "
+            "one prompt: the image will differ."
         )
     return ", ".join(filter(None, [base, *characters]))
 
@@ -153,15 +153,15 @@ def _read_caption(value: Any, draft: RecipeDraft) -> str | None:
 def _note_differences(data: dict[str, Any], holder: dict[str, Any], draft: RecipeDraft) -> None:
     source = as_text(holder.get("Source")) or ""
     words = f" ({source:.60})" if source else ""
-    draft.note(f"NovelAI's model{words} is not to be had; choose one: the picture will differ.")
+    draft.note(f"NovelAI's model{words} is not available; choose another: the image will differ.")
     for key, name in _MISSING.items():
         if data.get(key):
-            draft.note(f"Not here: {name}; the picture will differ.")
+            draft.note(f"Not available here: {name}; the image will differ.")
     is_from_picture = as_number(data.get("strength")) is not None and (
         "noise" in data or "Img2Img" in str(data.get("request_type"))
     )
     if is_from_picture:
-        draft.note("It was made from another picture, which the file does not hold.")
+        draft.note("It was made from another image, which is not in the file.")
         draft.take_number("strength", data["strength"])
 
 

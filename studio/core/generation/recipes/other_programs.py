@@ -84,7 +84,7 @@ class FlatProgram:
     def _read_settings(self, metadata: ImageMetadata) -> Recipe:
         data = self.find(metadata)
         if not data:
-            raise ValueError(f"there are no settings of {self.program} in it.")
+            raise ValueError(f"it contains no {self.program} settings.")
         draft = RecipeDraft(self.program)
         draft.show(data)
         draft.take_prompt("prompt", self.get(data, self.prompt), has_lora_tags=self.has_lora_tags)
@@ -111,7 +111,9 @@ class FlatProgram:
         if mode == _NVIDIA_SEED_MODE and draft.take("noise_source", "NV"):
             return
         if mode != _CPU_SEED_MODE:
-            draft.note(f"Its noise is made in its own way ({mode:.40}): it will differ.")
+            draft.note(
+                f"Its noise is generated in its own way ({mode:.40}): the image will differ."
+            )
 
     def _take_clip_skip(self, value: Any, draft: RecipeDraft) -> None:
         """Take a number, or whether the last layer is skipped (Easy Diffusion)."""

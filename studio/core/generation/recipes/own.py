@@ -35,7 +35,7 @@ def parse_own_json(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("request"), dict):
-        raise ValueError("It carries no settings of this studio.")
+        raise ValueError("It contains no settings from this studio.")
     return metadata
 
 
@@ -79,7 +79,7 @@ def _read(metadata: ImageMetadata) -> Recipe:
     except InvalidSpec as error:
         raise ValueError(" ".join(error.faults)) from None
     if record and not record.has_settings:
-        raise ValueError("It was only made larger here; nothing is known of how it was made.")
+        raise ValueError("It was only enlarged here; how it was made is unknown.")
     contents = own.get("contents")
     pairs = contents.items() if isinstance(contents, dict) else ()
     hashes = {str(key): value for key, value in pairs if isinstance(value, str)}
@@ -90,7 +90,7 @@ def _read(metadata: ImageMetadata) -> Recipe:
             FileReference("embedding", name, content_hash)
             for name, content_hash in get_embedding_hashes(hashes).items()
         ],
-        [f"It was made larger afterwards, with {record.upscaler}."] if record else [],
+        [f"It was enlarged afterwards, with {record.upscaler}."] if record else [],
         metadata.chunks.get("parameters", "") or metadata.user_comment,
     )
 

@@ -112,11 +112,14 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
     scheduler = name if name in SCHEDULERS else None
     if scheduler is None:
         reason = f": {NOT_AVAILABLE[name]}" if name in NOT_AVAILABLE else ""
-        note = f"Sampler {quote(name or sampler)} is not in this studio{reason}; "
-        return SamplerReading(notes=(f"{note}the scheduler is left as it is.",))
+        note = f"Sampler {quote(name or sampler)} is not available here{reason}; "
+        return SamplerReading(notes=(f"{note}the sampler is left unchanged.",))
     notes = []
     if folded in _NEAR_SAMPLERS:
-        notes.append(f"Sampler {quote(sampler)} is a kind of {name}; it will look a little else.")
+        notes.append(
+            f"Sampler {quote(sampler)} is a variant of {name}; the image will look slightly "
+            "different."
+        )
     words = suffix if _fold(schedule) in ("", "automatic") else _fold(schedule)
     if not words:
         return SamplerReading(scheduler, None, tuple(notes))
@@ -125,8 +128,8 @@ def read_sampler(sampler: str, schedule: str = "") -> SamplerReading:
         noise_schedule = AUTOMATIC
         spelling = schedule.strip() or suffix
         notes.append(
-            f"Schedule type {quote(spelling)} does not go with {scheduler} here; {AUTOMATIC} is "
-            "taken."
+            f"Schedule type {quote(spelling)} does not work with {scheduler} here; {AUTOMATIC} is "
+            "used."
         )
     return SamplerReading(scheduler, noise_schedule, tuple(notes))
 

@@ -24,12 +24,10 @@ def read_seed(seed: object, is_cpu_noise: bool) -> tuple[int | None, str]:
     """
     text = str(seed)[:60]
     if isinstance(seed, bool) or not _NUMBER.fullmatch(text):
-        return None, f"Seed: {quote(text)} is not a number; left as it is."
+        return None, f"Seed: {quote(text)} is not a number; left unchanged."
     number = int(text.partition(".")[0])
     if number < 0 or number < SEED_LIMIT:
         return max(-1, number), ""
     if is_cpu_noise and number < 2**64:
         return number % SEED_LIMIT, ""
-    return None, (
-        f"Seed {number} is above {SEED_LIMIT - 1}, the last one here; it is left as it is."
-    )
+    return None, (f"Seed {number} is above {SEED_LIMIT - 1}, the maximum here; left unchanged.")

@@ -57,5 +57,5 @@ def read_recipe(metadata: ImageMetadata) -> Recipe:
         except ValueError as error:
             reasons.append(f"made with {source.program}: {error}")
     if not reasons:
-        raise NothingFound("there are no settings in it.")
+        raise NothingFound("it contains no settings.")
     raise ValueError(reasons[0])

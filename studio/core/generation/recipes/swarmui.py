@@ -84,7 +84,7 @@ def read_settings(metadata: ImageMetadata) -> Recipe:
     data = find_settings(metadata)
     params = as_object(data.get(_KEY))
     if not params:
-        raise ValueError("there are no settings of SwarmUI in it.")
+        raise ValueError("it contains no SwarmUI settings.")
     draft = RecipeDraft("SwarmUI")
     draft.show(params)
     for key, name in (("prompt", "prompt"), ("negativeprompt", "negative_prompt")):
@@ -120,7 +120,7 @@ def read_prompt(text: str, draft: RecipeDraft, *, is_in_list: bool) -> str:
     """
     part = _PART.search(text)
     if part:
-        draft.note(f"Left out of the prompt: {part[0]!r:.120}, which is painted apart there.")
+        draft.note(f"Left out of the prompt: {part[0]!r:.120}, which is painted separately there.")
         text = text[: part.start()]
     tags = [] if is_in_list else _LORA_TAG.findall(text)
     text = _LORA_TAG.sub("", text)
@@ -128,7 +128,7 @@ def read_prompt(text: str, draft: RecipeDraft, *, is_in_list: bool) -> str:
     text = " \x01 ".join(part.strip() for part in _BREAK.split(text))
     text = _TURN.sub(_format_turn, text)
     for match in _OTHER.finditer(text):
-        draft.note(f"{match[0]!r:.80} in the prompt is not here; its words stay.")
+        draft.note(f"{match[0]!r:.80} in the prompt is not available here; its words are kept.")
     text = adapt_words(_OTHER.sub(lambda match: match[2] or "", text))
     text = text.replace("\x02", "[").replace("\x03", "]")
     text = text.replace(" \x01 ", " BREAK ").strip()
@@ -174,7 +174,7 @@ def _split_list(value: Any) -> list[Any]:
 def _take_passes(params: dict[str, Any], draft: RecipeDraft) -> None:
     """Read what was done before and after: a picture to begin with, a pass at a larger size."""
     if "initimage" in params or "initimagecreativity" in params:
-        draft.note("It was made from another picture, which the file does not hold.")
+        draft.note("It was made from another image, which is not in the file.")
         draft.take_number("strength", params.get("initimagecreativity"))
     if as_number(params.get("variationseedstrength")):
         draft.take_number("variation_seed", params.get("variationseed"))
@@ -189,7 +189,7 @@ def _take_passes(params: dict[str, Any], draft: RecipeDraft) -> None:
             draft.take_number("hires_steps", steps)
         _take_upscaler(as_text(params.get("refinerupscalemethod")) or "", draft)
     elif share:
-        draft.note("A refiner painted its last steps; here the model goes on to the end.")
+        draft.note("A refiner painted its last steps; here the model runs to the end.")
 
 
 def _take_upscaler(method: str, draft: RecipeDraft) -> None:

@@ -81,7 +81,7 @@ def parse_prompt_list(text: str) -> list[ListedPrompt]:
         if line.strip()
     ]
     if len(lines) > MAX_LINES:
-        raise InvalidSpec([f"List: has {len(lines):,} prompts; {MAX_LINES:,} are the most."])
+        raise InvalidSpec([f"List: has {len(lines):,} prompts; at most {MAX_LINES:,} are allowed."])
     prompts, faults = [], []
     for number, line in lines:
         try:
@@ -128,7 +128,7 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
     try:
         words = shlex.split(line)
     except ValueError:
-        raise ValueError("a quotation mark is left open.") from None
+        raise ValueError("a quotation mark is not closed.") from None
     texts: dict[str, str] = {}
     notes: list[str] = []
     position = 0
@@ -137,7 +137,7 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
         name = flag.removeprefix("--").replace("-", "_")
         position += 1
         if not flag.startswith("--"):
-            raise ValueError(f"{quote(flag)} belongs to no setting; write --prompt in front of it.")
+            raise ValueError(f"{quote(flag)} belongs to no setting; put --prompt in front of it.")
         value_words = []
         # As there: the words of a prompt may go on until the next sign.
         while position < len(words) and not words[position].startswith("--"):
@@ -146,10 +146,10 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
             if name not in ("prompt", "negative_prompt"):
                 break
         if name in _IGNORED_NAMES:
-            notes.append(f"Line {number}: --{name} means nothing here and is left out.")
+            notes.append(f"Line {number}: --{name} has no meaning here and is ignored.")
         elif name not in _FIELD_NAMES:
             known = ", ".join(f"--{known}" for known in _FIELD_NAMES)
-            raise ValueError(f"--{name[:60]} is unknown; there is {known}.")
+            raise ValueError(f"--{name[:60]} is unknown; available: {known}.")
         elif not value_words:
             raise ValueError(f"--{name} has no value.")
         else:
@@ -163,8 +163,8 @@ def _parse_line(number: int, line: str) -> ListedPrompt:
         values |= _read_sampler(sampler, schedule)
         if schedule and read_sampler(sampler).noise_schedule:
             notes.append(
-                f"Line {number}: --scheduler {schedule[:60]} counts for nothing beside the sampler "
-                f"{sampler[:60]}, whose name says its schedule."
+                f"Line {number}: --scheduler {schedule[:60]} is ignored, because the sampler "
+                f"{sampler[:60]} already names its schedule."
             )
     return ListedPrompt(number, values, tuple(notes))
 

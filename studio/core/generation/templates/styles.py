@@ -89,7 +89,7 @@ def _find_fault(style: Style) -> str:
     if max(len(style.prompt), len(style.negative_prompt)) > MAX_STYLE_CHARS:
         return (
             f"the style {quote(style.name)} is longer than {MAX_STYLE_CHARS:,} characters; is a "
-            "quotation mark left open?"
+            "quotation mark not closed?"
         )
     return ""
 

@@ -59,7 +59,7 @@ def parse_template(text: str) -> Node | None:
     if not _SIGNS_PATTERN.search(text):
         return None
     if len(text) > MAX_TEMPLATE_CHARS:
-        raise ValueError(f"a template has {MAX_TEMPLATE_CHARS:,} characters at most.")
+        raise ValueError(f"a template can have at most {MAX_TEMPLATE_CHARS:,} characters.")
     return _parse_known(text)
 
 
@@ -91,7 +91,7 @@ class _Parser:
         """Read a stretch of text; words alone come to `Words`."""
         if depth > MAX_NESTING:
             raise ValueError(
-                f"templates may be nested {MAX_NESTING} deep at most (at character {start + 1})."
+                f"templates can be nested at most {MAX_NESTING} deep (at character {start + 1})."
             )
         parts: list[Node] = []
         words_start = position = start
@@ -147,10 +147,10 @@ class _Parser:
         if turn and turn[1] != "~":
             raise ValueError(
                 f"{quote(source)} goes through its options in turn ({turn[1]}), which a single "
-                "picture cannot; leave that sign out, or make all combinations in a sweep."
+                "image cannot do; remove that sign, or make all combinations in a sweep."
             )
         if not any(option.weight for option in options):
-            raise ValueError(f"in {quote(source)} all weights are 0; give one a higher one.")
+            raise ValueError(f"in {quote(source)} all weights are 0; raise at least one.")
         least, most = _read_bounds(bounds, len(options))
         return Variants(options, least, most, separator, source)
 
@@ -239,7 +239,7 @@ class _Parser:
         if turn and source[2] != "~":
             raise ValueError(
                 f"{quote(source)} goes through its lines in turn ({source[2]}), which a single "
-                "picture cannot; leave that sign out, or make all combinations in a sweep."
+                "image cannot do; remove that sign, or make all combinations in a sweep."
             )
         node = self._parse_series(name_start, name_start + len(name), depth + 1)
         return Wildcard(node, _parse_variables(variables, depth), source), closing + 2
@@ -265,11 +265,11 @@ def _parse_variables(text: str, depth: int) -> tuple[tuple[str, Node], ...]:
         name, equals, value = pair.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_-][\w-]*", name.strip()):
             raise ValueError(
-                f"{quote(pair.strip())} in a wildcard's brackets sets no variable; write "
+                f"{quote(pair.strip())} in a wildcard's parentheses sets no variable; write "
                 "__name(x=red)__."
             )
         if depth > MAX_NESTING:
-            raise ValueError(f"templates may be nested {MAX_NESTING} deep at most.")
+            raise ValueError(f"templates can be nested at most {MAX_NESTING} deep.")
         parser = _Parser(value.strip())
         variables.append((name.strip(), parser._parse_series(0, len(parser.text), depth + 1)))
     return tuple(variables)

@@ -42,10 +42,10 @@ def describe_missing(name: str, files: PromptFiles) -> str:
     if not names:
         return (
             f"there is no wildcard {quote(name)}; put {name.rpartition('/')[2][:60]}.txt with one "
-            "text a line into the folder wildcards of the home."
+            "text per line into the home's wildcards folder."
         )
     alternatives = list_alternatives(find_alike(name, names), names)
-    return f"there is no wildcard {quote(name)}, or it is empty; there is {alternatives}."
+    return f"there is no wildcard {quote(name)}, or it is empty; available: {alternatives}."
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class TemplateWriter(ABC):
         """Return a text. Raises ValueError where it is longer than any prompt."""
         if len(text) > MAX_WORDS_CHARS:
             raise ValueError(
-                f"the template comes to more than {MAX_WORDS_CHARS:,} characters; make it shorter."
+                f"the template expands to more than {MAX_WORDS_CHARS:,} characters; shorten it."
             )
         return text
 
@@ -211,8 +211,8 @@ class TemplateWriter(ABC):
         """Return what holds in the lines of a wildcard."""
         if scope.list_depth >= MAX_LIST_DEPTH:
             raise ValueError(
-                f"wildcards name each other more than {MAX_LIST_DEPTH} deep at "
-                f"{quote(wildcard.source)}; does a list name itself?"
+                f"wildcards refer to each other more than {MAX_LIST_DEPTH} deep at "
+                f"{quote(wildcard.source)}; does a list refer to itself?"
             )
         variables = {**scope.variables, **dict(wildcard.variables)}
         return replace(scope, variables=variables, list_depth=scope.list_depth + 1)
@@ -224,10 +224,10 @@ class TemplateWriter(ABC):
         if node is None:
             raise ValueError(
                 f"the variable {quote(name)} has no value; write ${{{name}=…}} before it, or "
-                f"${{{name}:…}} for one to fall back on."
+                f"${{{name}:…}} to give a default."
             )
         if name in scope.open_variables:
-            raise ValueError(f"the variable {quote(name)} is made of itself.")
+            raise ValueError(f"the variable {quote(name)} refers to itself.")
         return node, replace(scope, open_variables=scope.open_variables | {name})
 
     @staticmethod

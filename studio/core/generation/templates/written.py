@@ -32,7 +32,7 @@ def find_styles(names: Sequence[str], files: PromptFiles) -> list[Style]:
     """Return styles by name. Raises InvalidSpec, which names all that are not there."""
     known = files.list_styles()
     faults = [
-        f"Styles: there is no style {quote(name)}; there is "
+        f"Styles: there is no style {quote(name)}; available: "
         f"{list_alternatives(find_alike(name, known), known)}."
         for name in names
         if name not in known

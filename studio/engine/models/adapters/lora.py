@@ -111,8 +111,7 @@ def attach(model: LoadedModel, info: LoraInfo, content_hash: str) -> Adapter:
         rollback.pop_all()
     if all(module.is_neutral for module in adapter.modules):
         adapter.warning = (
-            f"The LoRA {info.name} does nothing: all its alphas or all its weights are 0. "
-            f"{adapter.warning}"
+            f"The LoRA {info.name} does nothing: all its alphas or weights are 0. {adapter.warning}"
         ).strip()
     return adapter
 
@@ -280,11 +279,11 @@ def _check_finite(tensor: torch.Tensor, dtype: torch.dtype, info: LoraInfo, laye
     """Raise BadFile if values are not finite, or would not be in another number format."""
     if bool(torch.isfinite(tensor.to(dtype)).all()):
         return
-    problem = "values that are no numbers"
+    problem = "values that are not numbers"
     if bool(torch.isfinite(tensor).all()):
         problem = f"values too large for {str(dtype).removeprefix('torch.')}"
     raise BadFile(
-        f"{info.path.name} holds {problem}, in {layer.stem:.100}; it would spoil every picture."
+        f"{info.path.name} contains {problem}, in {layer.stem:.100}, which would spoil every image."
     )
 
 
@@ -318,8 +317,8 @@ def _match_layers(
     if not matched:
         examples = ", ".join(f"{name:.80}" for name in unmatched[:2])
         raise LoraMismatch(
-            f"None of the {len(layers)} layers of the LoRA {info.name} fits {model.info.name}; "
-            f"it was made for another kind of model. Such as {examples}."
+            f"None of the {len(layers)} layers of the LoRA {info.name} fit {model.info.name}; it "
+            f"was made for another kind of model. Examples: {examples}."
         )
     return matched, unmatched, stray_tensors
 
@@ -371,8 +370,8 @@ def _describe_unmatched(
         num_matched = len({layer.stem for layers in matched.values() for layer in layers})
         num_layers = num_matched + len(unmatched)
         sentences.append(
-            f"Of the LoRA {info.name}, {num_matched} of {num_layers} layers fit "
-            f"{model.info.name}; left out: {_list_names(unmatched)}."
+            f"{num_matched} of {num_layers} layers of the LoRA {info.name} fit {model.info.name}; "
+            f"ignored: {_list_names(unmatched)}."
         )
     if stray_tensors:
         noun = "tensor is" if len(stray_tensors) == 1 else "tensors are"

@@ -18,10 +18,9 @@ from studio.errors import InvalidSpec
 # compel's own, of `.swap(…, t_start=…)`: shares of the steps.
 DEFAULT_START, DEFAULT_END = 0.2, 1.0
 TOO_LONG_MESSAGE = (
-    "Prompt: with .swap() it may have 75 tokens at most, before and after the swap; make it "
-    "shorter."
+    "Prompt: with .swap() it can have at most 75 tokens, before and after the swap; shorten it."
 )
-JOINED_MESSAGE = "Prompt: .swap() cannot be a part of .and() yet; leave one of them out."
+JOINED_MESSAGE = "Prompt: .swap() cannot be used inside .and(); remove one of them."
 
 
 def has_swap(wording: Wording) -> bool:

@@ -50,8 +50,8 @@ _COMMON_FIELDS = (
     "model",
 )
 _LIBRARY_FIELDS = ("model", "lora")  # named from the library
-_ANY_LORA_CHOICE = ("whichever is there", "")
-_GROUP_CHOICES = [("every combination", 0), ("hand in hand A", 1), ("hand in hand B", 2)]
+_ANY_LORA_CHOICE = ("Any LoRA in use", "")
+_GROUP_CHOICES = [("All combinations", 0), ("Linked (A)", 1), ("Linked (B)", 2)]
 _PLACEHOLDERS = {
     "whole": "10-40 (+10)   or   5, 10, 20",
     "number": "0-1 (+0.2)   or   1-12   or   3, 5.5, 7",
@@ -59,10 +59,10 @@ _PLACEHOLDERS = {
     "size": "64x64, 128x64",
 }
 _HELP_TEXTS = {
-    "text": "With commas, or a line each; quotes around what has a comma.",
+    "text": "Separated by commas or one per line; put quotes around values with commas.",
     "size": "Width and height: 512x768.",
-    "whole": "A list, or a range: from-to (+step), from-to [how many].",
-    "number": "A list, or a range: from-to (+step), from-to [how many].",
+    "whole": "A list or a range: from-to (+step), from-to [count].",
+    "number": "A list or a range: from-to (+step), from-to [count].",
 }
 
 
@@ -97,7 +97,7 @@ class AxisRow:
                 self.field = gr.Dropdown(
                     _field_choices(),
                     value=field,
-                    label=f"What varies · {number}",
+                    label=f"Axis {number}",
                     scale=5,
                     min_width=140,
                     elem_id=f"{elem_id}-field",
@@ -105,7 +105,7 @@ class AxisRow:
                 self.group = gr.Dropdown(
                     list(_GROUP_CHOICES),
                     value=0,
-                    label="With the others",
+                    label="Combine",
                     scale=4,
                     min_width=140,
                     visible=False,
@@ -130,7 +130,7 @@ class AxisRow:
             self.lora = gr.Dropdown(
                 [_ANY_LORA_CHOICE],
                 value="",
-                label="Of which LoRA",
+                label="LoRA",
                 allow_custom_value=True,
                 visible=False,
                 elem_id=f"{elem_id}-lora",
@@ -265,11 +265,13 @@ def _help_text(field: str | None) -> str:
         return ""
     if field == "prompt_replace":
         return (
-            "What stands there instead: with commas, or a line each. "
-            "Begin with the words themselves to keep them."
+            "Replacements, separated by commas or one per line. Put the original first to keep it."
         )
     if field == "prompt_template":
-        return 'Write all for the prompt as it stands, or templates in quotes: "a {red|blue} boat".'
+        return (
+            'Write all for every wording of the prompt, or templates in quotes: "a {red|blue} '
+            'boat".'
+        )
     return _HELP_TEXTS[_AXES[field].kind]
 
 
@@ -281,7 +283,7 @@ def parse_row(row_values: RowValues) -> dict[str, Any]:
     """
     field = known_field(row_values["field"])
     if field is None:
-        raise InvalidSpec(["choose what varies, or take the row away."])
+        raise InvalidSpec(["choose a setting, or remove the axis."])
     axis = _AXES[field]
     if axis.choices:
         values = row_values["ticks"]
@@ -340,9 +342,7 @@ class AxisRows:
         self.library = library
         self.rows = [AxisRow(1, FIRST_ROW)]
         self.rows += [AxisRow(number, None) for number in range(2, MAX_AXES + 1)]
-        self.add = gr.Button(
-            "+ Vary something else too", size="sm", elem_id="axis-add", elem_classes="axis-add"
-        )
+        self.add = gr.Button("+ Add axis", size="sm", elem_id="axis-add", elem_classes="axis-add")
         self.fields: gr.State = gr.State([FIRST_ROW["field"]])
         handlers: list[tuple[Any, Any]] = [(self.add.click, self.add_row)]
         for row_index, row in enumerate(self.rows):

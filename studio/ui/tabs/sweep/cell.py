@@ -70,7 +70,7 @@ class CellPane:
                 self.compare_mode = gr.Radio(
                     [SLIDER_MODE, SIDE_BY_SIDE_MODE],
                     value=SLIDER_MODE,
-                    label="The pinned and the chosen cell",
+                    label="Compare with pinned",
                     elem_id="sweep-how",
                 )
                 self.unpin = gr.Button(
@@ -252,7 +252,7 @@ class CellPane:
 def _parse_stars(value: Any) -> int:
     """Return a digit as a number; the store checks its range."""
     if not (isinstance(value, str) and value.isdecimal() and len(value) == 1):
-        raise InvalidSpec([f"Stars: has to be 0 to {MAX_STARS} (not {quote(value)})."])
+        raise InvalidSpec([f"Stars: must be 0 to {MAX_STARS} (you entered {quote(value)})."])
     return int(value)
 
 
@@ -274,4 +274,4 @@ def _render_details(cell: Cell, result: CellResult, image: GeneratedImage | None
         return label + sweep.render_faults([result.error])
     if result.is_binned:
         return label
-    return label + render_nothing("Not made yet.")
+    return label + render_nothing("Not run yet.")

@@ -39,11 +39,11 @@ def describe_progress(open_jobs: list[Job]) -> SweepStatus:
     """
     job = next((job for job in open_jobs if job.state == "running"), open_jobs[0])
     if job.state == "queued":
-        return SweepStatus("waiting for its turn", 0.0, "queued")
+        return SweepStatus("waiting in the queue", 0.0, "queued")
     if job.kind == SWEEP_EXPORT.name:
-        return SweepStatus("the sheet is being drawn", None, "running")
+        return SweepStatus("drawing the sheet", None, "running")
     progress = job.progress
-    message = progress.message[:1].lower() + progress.message[1:] or "getting ready"
+    message = progress.message[:1].lower() + progress.message[1:] or "starting"
     message = " · ".join(filter(None, (message, format_eta(progress.eta_seconds))))
     fraction = progress.step / progress.total if progress.total else 0.0
     return SweepStatus(message, fraction, "running")
@@ -57,18 +57,18 @@ def describe_outcome(last_job: Job | None) -> SweepStatus:
     if last_job.state == "done" and last_job.kind == SWEEP.name:
         end_time = last_job.ended or 0
         start_time = last_job.started or end_time
-        message = f"ready in {format_duration(end_time - start_time)}"
+        message = f"finished in {format_duration(end_time - start_time)}"
     elif last_job.state == "done":
-        message = "files are ready"
+        message = "files ready"
     elif last_job.state == "cancelled":
-        message = "stopped; what is made is kept"
+        message = "stopped; finished cells are kept"
     return SweepStatus(message, None, last_job.state)
 
 
 def resume_label(num_missing: int, num_failed: int) -> str:
     """Return the label of the button that makes the remaining cells."""
     if not num_missing:
-        return f"Retry the {num_failed:,} failed"
+        return f"Retry {num_failed:,} failed"
     label = f"Continue: {num_missing:,} {'cell' if num_missing == 1 else 'cells'} left"
     if num_failed:
         label += f", {num_failed:,} to retry"
@@ -83,7 +83,7 @@ def render_files(folder: Path, open_jobs: Iterable[Job]) -> str:
         open_jobs: The open jobs of the sweep.
     """
     if any(job.kind == SWEEP_EXPORT.name for job in open_jobs):
-        return grid.render_note("Sheet, viewer and index are being made …")
+        return grid.render_note("Creating sheet, viewer and index …")
     paths = sorted(folder.glob("sheet*.png"))
     paths += [folder / name for name in ("viewer.html", "index.json", "index.csv")]
     downloads = []
@@ -94,5 +94,5 @@ def render_files(folder: Path, open_jobs: Iterable[Job]) -> str:
             url = f"{file_url(path)}?v={stat.st_mtime_ns}"
             downloads.append((url, path.name, stat.st_size))
     if not downloads:
-        return grid.render_note("Made when the sweep has ended, or when you press Export.")
+        return grid.render_note("Created when the sweep ends, or when you press Export.")
     return grid.render_downloads(downloads)

@@ -36,11 +36,11 @@ from studio.ui.tabs.sweep import progress
 from studio.ui.tabs.sweep.cell import SLIDER_MODE, CellPane
 from studio.ui.views import sweep as grid
 
-STARTER_PRESETS = ("Schedulers and steps", "Words - things and places")  # presets to begin with
+STARTER_PRESETS = ("Samplers and steps", "Words - things and places")  # presets to begin with
 METRIC_CHOICES = [
     ("seconds", "seconds"),
     ("prompt fit (CLIP)", "prompt fit"),
-    ("difference to the pinned cell", "difference"),
+    ("difference from the pinned cell", "difference"),
 ]
 MAX_HISTORY_JOBS = 200  # jobs back to look for the last one of a sweep
 GridAxes = tuple[int, int | None]  # which axis goes across, which down
@@ -90,7 +90,7 @@ class SweepView:
         self.grid = gr.HTML(self.render_invitation(), js_on_load=grid.SCRIPT, elem_id="sweep-grid")
         self.pane = CellPane(services)
         with gr.Accordion(
-            "Take it along: sheet, viewer, index", open=False, visible=False, elem_id="sweep-export"
+            "Export", open=False, visible=False, elem_id="sweep-export"
         ) as self.export_accordion:
             with gr.Row(elem_classes="export-row"):
                 self.metrics = gr.CheckboxGroup(
@@ -103,7 +103,7 @@ class SweepView:
                 self.export = gr.Button("Export", scale=1, min_width=110, elem_id="sweep-do-export")
             self.files = gr.HTML(elem_id="sweep-files")
             self.upload = gr.UploadButton(
-                "Take verdicts from a viewer",
+                "Import ratings",
                 size="sm",
                 file_types=[".json"],
                 elem_id="sweep-verdicts",
@@ -316,7 +316,7 @@ class SweepView:
             reference = selection.pinned_key or selection.cell_key
             if "difference" in metrics and not reference:
                 raise InvalidSpec(
-                    ["Difference: choose or pin the cell that all others are compared to."]
+                    ["Difference: choose or pin the cell to compare the others with."]
                 )
             board = _empty_board(sweep)
             x_axis, y_axis = _valid_axes(selection.axes, board)
@@ -340,7 +340,7 @@ class SweepView:
             cells = [cell for cell in cached_plan(sweep.spec).cells if cell.key in verdicts]
             for cell in cells:
                 self.services.home.sweeps.set_verdict(sweep.id, cell.key, verdicts[cell.key])
-            show_info(f"{len(cells)} {'verdict' if len(cells) == 1 else 'verdicts'} taken.")
+            show_info(f"{len(cells)} {'rating' if len(cells) == 1 else 'ratings'} imported.")
             return {
                 **self._render_grid(sweep, self._read_selection(values)),
                 self.upload: None,
@@ -404,7 +404,7 @@ class SweepView:
             if action in ("restore", "remake"):
                 return self._bring_back(sweep, selection, cell_key, visitor, action == "remake")
             if action not in ("stars", "best", "note"):
-                raise BadFile("The page asked for something that the studio does not know.")
+                raise BadFile("The page asked for something the studio does not know; reload it.")
             verdict = self.pane.update_verdict(
                 sweep.id, cell_key, verdict_field=action, value=data.get("value")
             )
@@ -523,7 +523,7 @@ class SweepView:
         """
         sweep = self.find_sweep(sweep_id, visitor)
         if sweep is None:
-            raise BadFile("There is no such sweep any more; run one, or open an earlier one.")
+            raise BadFile("That sweep no longer exists; run one, or open an earlier one.")
         return sweep
 
     def open_jobs(self, visitor: Visitor, sweep_id: str) -> list[Job]:

@@ -64,10 +64,10 @@ BASE_FIELDS = (
 )
 EXACT = "exact"
 FAST = "fast"
-EMPTY_PLAN_TEXT = "Tick or type what to compare; what it will take is said here."
+EMPTY_PLAN_TEXT = "Pick values to compare to see how long it will take."
 MODE_CHOICES = [
-    ("Exact: one cell at a time, each bit for bit the picture that txt2img makes", EXACT),
-    ("Fast: several cells at once (batched); the same to the eye, the last bits may differ", FAST),
+    ("Exact: identical to single images", EXACT),
+    ("Fast: cells are batched; looks the same, but the last bits may differ", FAST),
 ]
 
 
@@ -90,7 +90,7 @@ class SweepTab:
                     "prompt",
                     lines=2,
                     placeholder="a photo of a red house by a lake",
-                    info="What every cell shows.",
+                    info="The prompt of every cell.",
                 )
                 self.axis_rows = AxisRows(self.services.home.library)
                 self._add_buttons()
@@ -117,7 +117,7 @@ class SweepTab:
             )
         with gr.Row(elem_classes="second"):
             self.extend = gr.Button(
-                "Run as extension of the open sweep",
+                "Add to this sweep",
                 size="sm",
                 visible=False,
                 elem_id="sweep-extend",
@@ -134,38 +134,38 @@ class SweepTab:
         with gr.Accordion("What stays the same", open=True, elem_id="sweep-base"):
             self.carried_settings = CarriedSettings(self.services, self.form)
             self.form.add(
-                "negative_prompt", lines=1, placeholder="what no cell should show", info=None
+                "negative_prompt", lines=1, placeholder="what to keep out of the images", info=None
             )
             self.form.add(
                 "model",
                 choices=carry_names(list(native_sizes), model_name),
                 allow_custom_value=True,
                 value=model_name,
-                info="Checkpoint.",
+                info="The checkpoint that makes the images.",
             )
             with gr.Row(elem_classes="pair"):
-                self.form.add("scheduler", min_width=100, info="Sampler.")
+                self.form.add("scheduler", min_width=100, info="The method that removes the noise.")
                 self.form.add(
                     "noise_schedule",
                     min_width=100,
-                    info="Noise levels; Automatic suits all.",
+                    info="Schedule type; Automatic works with every sampler.",
                 )
-            self.form.add("steps", info="More is slower and finer.")
-            self.form.add("guidance", info="CFG scale: obedience.")
+            self.form.add("steps", info="More steps: slower, often better.")
+            self.form.add("guidance", info="How closely to follow the prompt. 1 turns it off.")
             with gr.Row(elem_classes="pair"):
                 for side in ("width", "height"):
                     self.form.add(
                         side,
                         value=native_sizes.get(model_name),
-                        placeholder="model's own",
-                        info="Empty: its own.",
+                        placeholder="Model default",
+                        info="Empty uses the model's default size.",
                         min_width=60,
                     )
-                self.form.add("seed", min_width=60, info="-1 draws one for all.")
+                self.form.add("seed", min_width=60, info="-1 picks one seed for all cells.")
             self.loras = LoraPicker(self.services, self.form)
         self.title = gr.Textbox(
             label="Title",
-            placeholder="Title on the sheet (optional): automatic, from what varies",
+            placeholder="Title on the sheet (optional)",
             max_lines=1,
             elem_id="sweep-title",
         )
@@ -178,14 +178,14 @@ class SweepTab:
             self.preset = gr.Dropdown(
                 self.services.home.sweep_presets.list_names(only_shipped=True),
                 value=None,
-                label="Take a preset",
+                label="Load preset",
                 elem_id="sweep-preset",
-                info="Fills in the whole sweep; nothing runs yet.",
+                info="Fills in the whole sweep without running it.",
             )
             with gr.Row():
                 self.preset_name = gr.Textbox(
-                    label="Keep this sweep as",
-                    placeholder="a name",
+                    label="Save as preset",
+                    placeholder="name",
                     max_lines=1,
                     scale=3,
                     elem_id="sweep-preset-name",
@@ -194,16 +194,16 @@ class SweepTab:
                     "Save", scale=1, min_width=80, elem_id="sweep-preset-save"
                 )
         with gr.Accordion(
-            "Earlier sweeps", open=False, elem_id="sweep-shelf"
+            "Past sweeps", open=False, elem_id="sweep-shelf"
         ) as self.history_accordion:
             self.sweep_list = gr.HTML(js_on_load=BUTTON_CLICK_JS, elem_id="sweep-list")
-        with gr.Accordion("For experts", open=False, elem_id="sweep-experts"):
+        with gr.Accordion("Advanced", open=False, elem_id="sweep-experts"):
             vaes = [file.name for file in self.services.home.library.shelf.list_files("vae")]
             self.form.add(
                 "vae",
-                choices=[("the model's own", ""), *((name, name) for name in vaes)],
+                choices=[("Model default", ""), *((name, name) for name in vaes)],
                 allow_custom_value=True,
-                info="Turns what is painted into pixels.",
+                info="The autoencoder that turns latents into pixels.",
             )
             with gr.Row():
                 self.form.add("prompt_syntax", choices=list_syntaxes("auto"), min_width=140)
@@ -215,7 +215,7 @@ class SweepTab:
                 choices=[],
                 multiselect=True,
                 allow_custom_value=True,
-                info="From styles.csv of the home; put around the prompts of all cells.",
+                info="From the home's styles.csv; added around the prompts of all cells.",
             )
 
     # ---- events -------------------------------------------------------------------------------
@@ -420,8 +420,8 @@ class SweepTab:
         """Put a sweep on the page: a preset, or one that is opened again."""
         if len(spec.axes) > MAX_AXES:
             show_warning(
-                f"This sweep has {len(spec.axes)} axes, and the form has room for {MAX_AXES}; "
-                "the grid shows them all."
+                f"This sweep has {len(spec.axes)} axes, but the form has room for {MAX_AXES}; the "
+                "grid shows them all."
             )
         return {
             self.title: spec.title,
@@ -452,7 +452,7 @@ class SweepTab:
             visitor_from_request(request).require_owner("Saving presets")
             name = str(values.pop(self.preset_name) or "")
             path = self.services.home.sweep_presets.save(name, self.parse_sweep(values))
-            show_info(f"Kept as {path.stem}.")
+            show_info(f"Saved as “{path.stem}”.")
             return {
                 self.preset: gr.Dropdown(
                     self.services.home.sweep_presets.list_names(), value=path.stem
@@ -611,12 +611,12 @@ class SweepTab:
                     }
                 case "delete":
                     return self._delete_sweep(visitor, sweep, open_sweep_id)
-            raise BadFile("The page asked for something that the studio does not know.")
+            raise BadFile("The page asked for something the studio does not know; reload it.")
 
     def _delete_sweep(self, visitor: Visitor, sweep: Sweep, open_sweep_id: str) -> Updates:
         """Delete a sweep, and close it if it is the open one."""
         if self.view.open_jobs(visitor, sweep.id):
-            raise Busy("That sweep still runs; stop it first.")
+            raise Busy("That sweep is still running; stop it first.")
         self.services.home.sweeps.delete(sweep.id)
         updates: Updates = {}
         if sweep.id == open_sweep_id:
@@ -674,7 +674,7 @@ def _duration_text(estimate: CostEstimate) -> str:
         return f"about {format_duration(estimate.seconds)}"
     if estimate.painting is not None:
         return f"about {format_duration(estimate.painting)} once loaded"
-    return "not measured on this machine yet"
+    return "time not measured on this machine yet"
 
 
 def build(services: Services) -> Tab:
