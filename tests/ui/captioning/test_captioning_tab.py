@@ -259,7 +259,7 @@ def test_the_trigger_is_put_once_and_handed_to_training(
     assert taken[training.form["dataset"]].value == "bears"
     assert taken[training.form["trigger"]] == "mysks"
     assert set(taken) <= set(training.outputs)
-    assert "5 pictures" in taken[training.dataset_preview]
+    assert "5 images" in taken[training.dataset_preview]
     with refused(gr.Error):
         training.load_request(asked[1], ANN)
     for nonsense in ("", "[" * 5000, "7", HOSTILE):
@@ -566,7 +566,7 @@ def test_ticking_all_that_are_shown_and_setting_them_aside(
     assert left == []
     assert len(cards(tab, shown)) == 3
     shown, left = press(page(tab), "aside", target="004.png", ticked=["003.png", "004.png"])
-    assert "004.png is set aside" in shown[tab.browser.message]
+    assert "004.png is excluded" in shown[tab.browser.message]
     assert left == ["003.png"]
     for _ in range(2):
         shown = tab.browser.undo_step(page(tab), by(OWNER))
@@ -631,7 +631,7 @@ def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Services, b
     assert "002.png is excluded" in shown[tab.browser.message]
     tab.browser.undo_step(values, by(OWNER))
     shown = tab.clip_search.set_aside_duplicates(values, by(OWNER))
-    assert "2 images excluded; Undo" in shown[tab.browser.message]
+    assert "2 images excluded. Undo" in shown[tab.browser.message]
     assert not shown[tab.clip_search.dedupe].visible
     left = sorted(
         path.name for path in (desk.home.settings.home / "datasets" / "bears").glob("*.png")
