@@ -68,7 +68,7 @@ class DatasetRegistry:
         dataset = self.open(name, visitor)
         if dataset.is_shipped:
             raise NotAllowed(
-                f"{name} came with the studio and stays as it is; press Copy it to edit, and "
+                f"{name} came with the studio and stays as it is; press Copy to edit, and "
                 "caption the copy."
             )
         return dataset

@@ -234,7 +234,7 @@ def test_captions_are_edited_kept_and_undone(
     expect(page.locator("#album-cards .album-card")).to_have_count(6)
 
     # set aside, and back
-    page.locator("#album-cards .album-card").first.get_by_role("button", name="set aside").click()
+    page.locator("#album-cards .album-card").first.get_by_role("button", name="Exclude").click()
     expect(page.locator("#album-cards .album-card")).to_have_count(5)
     page.locator("#album-undo").click()
     expect(page.locator("#album-cards .album-card")).to_have_count(6)
@@ -338,7 +338,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     page.locator("#find-fit").click()
     expect(page.locator("#album-note")).to_contain_text("worst match first", timeout=60_000)
     page.locator("#find-twins").click()
-    expect(page.locator("#find-doing")).to_contain_text("Nothing was found", timeout=60_000)
+    expect(page.locator("#find-doing")).to_contain_text("No images found", timeout=60_000)
 
     # where from, and out
     page.locator("#tool-card > button").click()

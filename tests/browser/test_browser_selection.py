@@ -125,7 +125,7 @@ def test_ticked_pictures_and_what_is_done_to_them(
     # set aside, and back
     fill(page, "album-filter", "")
     press(page, "aside")
-    expect(page.locator("#album-note")).to_contain_text("15 pictures are set aside")
+    expect(page.locator("#album-note")).to_contain_text("15 images excluded")
     expect(page.locator("#album-count [data-total='15']")).to_be_visible()
     ticked(page, 0)
     assert len(list(folder.glob("*.png"))) == 15
@@ -202,6 +202,6 @@ def test_repeats_and_near_duplicates(shared: Studio, visit: Callable[..., Page])
     page.locator("#album-undo").click()
     expect(page.locator("#album-cards .album-card")).to_have_count(4)
     page.locator("#find-thin").click()
-    expect(page.locator("#album-note")).to_contain_text("2 pictures are set aside")
+    expect(page.locator("#album-note")).to_contain_text("2 images excluded")
     assert not list(folder.glob("*/*-small.png"))
     assert len(list(folder.glob("*/*.png"))) == 6

@@ -59,7 +59,7 @@ MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 s
 MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
 MAX_NAMED_VALUES = 3  # of an axis that have the same fault
 # The end of a fault that names the value, as core/base.py writes it.
-_VALUE_END_RE = re.compile(r" \(not ([^()]+)\)\.$")
+_VALUE_END_RE = re.compile(r" \(you entered ([^()]+)\)\.$")
 FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
 SpecT = TypeVar("SpecT", bound=Spec)
 _PROMPT_FIELDS = ("prompt", "negative_prompt")
@@ -561,7 +561,7 @@ def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
         values = values_by_stem.get(fault[: match.start()], []) if match else []
         if match and len(values) > 1:
             if values[0] == match[1]:  # at the first of them
-                lines.append(f"{fault[: match.start()]} (not {_list_values(values)}).")
+                lines.append(f"{fault[: match.start()]} (you entered {_list_values(values)}).")
             continue
         line = f"{cells[0]}: {fault}"
         if len(cells) > 1:

@@ -202,7 +202,7 @@ def test_strange_names_are_shown_edited_and_undone(
         shown = tab.handle_card_action(
             page(tab), said(action="aside", dataset="bears", target=name), by(OWNER)
         )
-        assert "is set aside" in shown[tab.browser.message]
+        assert "is excluded" in shown[tab.browser.message]
         assert "<img" not in shown[tab.browser.message]
         assert not (folder / name).exists()
         tab.browser.undo_step(page(tab), by(OWNER))
@@ -290,6 +290,6 @@ def test_a_folder_that_cannot_be_written(
         page(tab), said(action="aside", dataset="bears", target="001.png"), by(OWNER)
     )
     assert "Read-only file system" in shown[tab.browser.message]
-    assert "is set aside" not in shown[tab.browser.message]
+    assert "is excluded" not in shown[tab.browser.message]
     monkeypatch.undo()
     assert DatasetStore(desk.home.settings).open("bears").count_tags()[0] == ("bear", 5)

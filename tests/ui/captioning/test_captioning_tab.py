@@ -237,7 +237,7 @@ def test_the_trigger_is_put_once_and_handed_to_training(
 ) -> None:
     with refused(gr.Error):
         tab.captioner.add_trigger_to_captions(page(tab), by(OWNER))
-    for said in ("mysks was added to 5 captions", "All captions already contain mysks already"):
+    for said in ("mysks was added to 5 captions", "All captions already contain mysks"):
         assert (
             said
             in tab.captioner.add_trigger_to_captions(
@@ -259,7 +259,7 @@ def test_the_trigger_is_put_once_and_handed_to_training(
     assert taken[training.form["dataset"]].value == "bears"
     assert taken[training.form["trigger"]] == "mysks"
     assert set(taken) <= set(training.outputs)
-    assert "5 pictures" in taken[training.dataset_preview]
+    assert "5 images" in taken[training.dataset_preview]
     with refused(gr.Error):
         training.load_request(asked[1], ANN)
     for nonsense in ("", "[" * 5000, "7", HOSTILE):
@@ -295,7 +295,7 @@ def test_search_and_replace_and_tags(tab: CaptioningTab, desk: Services, by: Any
         ("rename_tags", "", "x", "Tags"),
         ("rename_tags", "a", "", "New name"),
         ("nonsense", "", "", "By"),
-        ("keep_tags", "", "many", "How many"),
+        ("keep_tags", "", "many", "Number"),
     ):
         with refused(gr.Error, title):
             tab.edit_tools.edit_tags(
@@ -325,7 +325,7 @@ def test_what_spoils_a_training_is_mended(tab: CaptioningTab, desk: Services, by
     )
     assert [card["key"] for card in cards(tab, shown)] == ["000.png"]
     assert (
-        "mended already"
+        "already fixed"
         in tab.edit_tools.fix_findings(
             values, pressed("mend", json.dumps(["twice", ""])), by(OWNER)
         )[tab.browser.message]
@@ -347,7 +347,7 @@ def test_answers_become_lists(desk: Services, tab: CaptioningTab, by: Any) -> No
     }
     assert parse_hits(twins) == (
         ("a", "group 1, best of 2", ("b",)),
-        ("b", "group 1, 0.98 alike", ()),
+        ("b", "group 1, 0.98 similar", ()),
     )
     found = {
         "question": "classes",
@@ -420,7 +420,7 @@ def test_a_new_dataset_is_shown_under_the_name_that_its_folder_got(
     )
     assert (desk.home.settings.home / "datasets" / "a- bear" / "mine.png").is_file()
     assert shown[tab.form["dataset"]].value == "a- bear"
-    assert "were added to a- bear." in shown[tab.import_report]
+    assert "added to a- bear." in shown[tab.import_report]
 
 
 def test_an_import_shows_how_far_it_is(
@@ -439,7 +439,7 @@ def test_an_import_shows_how_far_it_is(
     shown = [bar[tab.import_report] for bar in bars]
     assert any("Unpacking" in bar for bar in shown)
     assert any("Looking at the images" in bar for bar in shown)
-    assert "300 pictures and 0 captions added to many." in last[tab.import_report]
+    assert "300 images and 0 captions added to many." in last[tab.import_report]
 
 
 @pytest.mark.parametrize(
@@ -562,11 +562,11 @@ def test_ticking_all_that_are_shown_and_setting_them_aside(
         1
     ] == ["001.png"]
     shown, left = press(page(tab), "aside", target=None, ticked=["000.png", "001.png"])
-    assert "2 pictures are set aside" in shown[tab.browser.message]
+    assert "2 images excluded" in shown[tab.browser.message]
     assert left == []
     assert len(cards(tab, shown)) == 3
     shown, left = press(page(tab), "aside", target="004.png", ticked=["003.png", "004.png"])
-    assert "004.png is set aside" in shown[tab.browser.message]
+    assert "004.png is excluded" in shown[tab.browser.message]
     assert left == ["003.png"]
     for _ in range(2):
         shown = tab.browser.undo_step(page(tab), by(OWNER))
@@ -628,10 +628,10 @@ def test_of_near_duplicates_the_best_stays(tab: CaptioningTab, desk: Services, b
     )
     assert [card["key"] for card in cards(tab, shown)] == ["001.png", "000.png", "004.png"]
     assert shown[tab.browser.cards].value == ["003.png"]
-    assert "002.png is set aside" in shown[tab.browser.message]
+    assert "002.png is excluded" in shown[tab.browser.message]
     tab.browser.undo_step(values, by(OWNER))
     shown = tab.clip_search.set_aside_duplicates(values, by(OWNER))
-    assert "2 pictures are set aside; Undo" in shown[tab.browser.message]
+    assert "2 images excluded. Undo" in shown[tab.browser.message]
     assert not shown[tab.clip_search.dedupe].visible
     left = sorted(
         path.name for path in (desk.home.settings.home / "datasets" / "bears").glob("*.png")
