@@ -166,6 +166,9 @@ menu.addEventListener('toggle', event => {
 for (const change of ['scroll', 'resize', 'pointerdown'])
   addEventListener(
     change,
-    event => isOpen() && !menu.contains(event.target) && menu.hidePopover(),
+    ({target}) => {
+      const isInside = target instanceof Node && menu.contains(target);
+      if (isOpen() && !isInside) menu.hidePopover();
+    },
     true,
   );
