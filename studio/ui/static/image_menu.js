@@ -6,10 +6,11 @@ const results = '.result img';
 const tiles = '#gallery-grid .images-entry:not(.many)';
 const PATIENCE = 100; // looks, 50 ms apart, for what the server has to draw first
 
-const menu = Object.assign(document.createElement('div'), {id: 'image-menu', popover: 'auto'});
+const menu = Object.assign(document.createElement('div'), {id: 'image-menu', popover: 'manual'});
 menu.setAttribute('role', 'menu');
 menu.setAttribute('aria-label', 'Image');
 let before = null; // what had the focus
+const isOpen = () => menu.matches(':popover-open');
 
 const isSeen = element => Boolean(element?.offsetParent);
 const later = (find, act, tries = PATIENCE) => {
@@ -94,7 +95,7 @@ const listForTile = entry => {
 
 const open = (items, x, y) => {
   if (!items.length) return false;
-  before = document.activeElement;
+  if (!menu.contains(document.activeElement)) before = document.activeElement;
   menu.replaceChildren(
     ...items.map(item => {
       if (!item) {
@@ -116,12 +117,12 @@ const open = (items, x, y) => {
     }),
   );
   if (!menu.isConnected) document.body.append(menu);
-  menu.showPopover();
+  if (!isOpen()) menu.showPopover();
   const size = menu.getBoundingClientRect(),
     edge = 8;
   menu.style.left = `${Math.max(edge, Math.min(x, innerWidth - size.width - edge))}px`;
   menu.style.top = `${Math.max(edge, Math.min(y, innerHeight - size.height - edge))}px`;
-  menu.querySelector('button').focus();
+  menu.querySelector('button').focus({preventScroll: true});
   return true;
 };
 const openFor = (element, x, y) => {
@@ -153,7 +154,7 @@ menu.addEventListener('keydown', event => {
     Home: 0,
     End: items.length - 1,
   }[event.key];
-  if (event.key === 'Tab') menu.hidePopover();
+  if (event.key === 'Tab' || event.key === 'Escape') menu.hidePopover();
   else if (next !== undefined) items.at(next % items.length).focus();
   else return;
   event.preventDefault();
@@ -161,9 +162,13 @@ menu.addEventListener('keydown', event => {
 menu.addEventListener('toggle', event => {
   if (event.newState === 'closed' && before?.isConnected) before.focus({preventScroll: true});
 });
-for (const change of ['scroll', 'resize'])
+// An automatic popover would go when the right button comes up again.
+for (const change of ['scroll', 'resize', 'pointerdown'])
   addEventListener(
     change,
-    event => event.target !== menu && menu.matches(':popover-open') && menu.hidePopover(),
+    ({target}) => {
+      const isInside = target instanceof Node && menu.contains(target);
+      if (isOpen() && !isInside) menu.hidePopover();
+    },
     true,
   );

@@ -20,7 +20,7 @@ const KEYS = [
   [
     'In the Gallery',
     ['Arrow keys', 'Move between images; with Shift select them'],
-    ['Space', 'Open large; again Esc closes'],
+    ['Space', 'Open large; Esc closes'],
     ['0 – 5', 'Stars'],
     ['F', 'Favourite'],
     ['X', 'Select'],
