@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -71,6 +72,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "served" if Path(file).name in SERVED_FILES else file
 
     return Scheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: no look for garbage need walk through torch, gradio and all tests again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -30,6 +30,7 @@ from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.hidden_paths import RevealedFilesMiddleware
 from studio.ui.limits import build_limits
 from studio.ui.middleware import build_middleware, check_port_free, format_host
+from studio.ui.page_building import remember_signatures
 from studio.ui.private_gradio import Page, serve_own_scripts, set_queue_poll_seconds
 from studio.ui.tab import Tab
 from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img, upscale
@@ -70,9 +71,9 @@ def build_page(services: Services, get_problem: Callable[[], str] = str) -> Page
         delete_cache=(3600, 86400),
         fill_width=True,
     )
-    page.queue(max_size=64)  # while it is empty: gradio makes the whole app anew for it
+    page.queue(max_size=64)
     set_queue_poll_seconds(page, EVENT_POLL_SECONDS)
-    with page:
+    with remember_signatures(), page:
         api.publish(services)  # first: gradio gives a name to whoever asks for it first
         gr.HTML(render_macro("page.html", "header"), elem_id="head")
         titles = {name: title for name, (title, _) in TABS.items()}

@@ -24,7 +24,7 @@ from gradio.data_classes import PredictBodyInternal
 from gradio.exceptions import InvalidPathError
 from gradio.queueing import Event, Queue
 from gradio.route_utils import get_fn
-from gradio.routes import file_upload_statuses
+from gradio.routes import App, file_upload_statuses
 from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import run_coro_in_background, set_task_name
 
@@ -41,6 +41,7 @@ from studio.settings import Settings
 from studio.storage.uploads import Uploads
 from studio.ui.errors import report_errors
 from studio.ui.events import visitor_from_request
+from studio.ui.page_building import make_no_app
 
 # Events that run at once, and threads of handlers. Any number but gradio's 40 gives handlers
 # threads of their own, so that no file that is sent has to wait for them.
@@ -71,11 +72,29 @@ class Page(gr.Blocks):
         """
         self.guests = guests or Guests(Budgets.from_settings(Settings()))
         self.uploads = uploads
+        self._app: App | None = None
         super().__init__(**options)
+
+    @property
+    def app(self) -> App:
+        """What answers requests: launch makes it; before, whoever asks for it."""
+        if self._app is None:
+            self._app = App.create_app(self, mcp_server=False)
+        return self._app
+
+    @app.setter
+    def app(self, app: App | None) -> None:
+        self._app = app
+
+    def __exit__(self, *exception: Any) -> None:
+        """End the page's layout, as gr.Blocks does."""
+        with make_no_app():
+            super().__exit__(*exception)
 
     def queue(self, *args: Any, **options: Any) -> Page:
         """Set the queue up, as gr.Blocks does, and let guests wait behind the owner."""
-        super().queue(*args, **options)
+        with make_no_app():
+            super().queue(*args, **options)
         self._queue = self.event_queue = PageQueue(self, self._queue)
         return self
 

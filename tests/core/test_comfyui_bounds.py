@@ -28,6 +28,11 @@ from support.comfyui_graphs import BASIC, DRAWN, FLUX, HIRES, changed, dump, nod
 from support.examples import examples
 
 MAX_SECONDS = 4  # of a processor that others use too; alone none takes much more than one
+# Quick tests read a quarter of what is hostile: what never ends is seen there; what takes the square of its size, in
+# the slow ones.
+SHARES = pytest.mark.parametrize(
+    "share", [pytest.param(4, id="quarter"), pytest.param(1, id="whole", marks=pytest.mark.slow)]
+)
 
 
 def test_circles_end() -> None:
@@ -49,9 +54,9 @@ def test_circles_end() -> None:
 @pytest.mark.parametrize(
     ("kind", "num_nodes", "seconds"),
     [
-        ("wide", 4_000, 4),
-        ("deep", 20_000, 4),
-        ("samplers", 4_000, 4),
+        ("wide", 4_000, 2),
+        ("deep", 4_000, 2),
+        ("samplers", 4_000, 2),
         pytest.param("wide", 20_000, 20, marks=pytest.mark.slow),
         pytest.param("deep", 100_000, 20, marks=pytest.mark.slow),
         pytest.param("samplers", 20_000, 20, marks=pytest.mark.slow),
@@ -76,80 +81,84 @@ def test_a_large_graph_takes_seconds(kind: str, num_nodes: int, seconds: float) 
     assert time.process_time() - start < seconds
 
 
-def _build_samplers() -> dict[str, Any]:
+def _build_samplers(share: int) -> dict[str, Any]:
     """20,000 samplers, all with a result of their own."""
-    return BASIC | {str(number): BASIC["3"] for number in range(100, 20_100)}
+    return BASIC | {str(number): BASIC["3"] for number in range(100, 100 + 20_000 // share)}
 
 
-def _build_saved_samplers() -> dict[str, Any]:
-    graph = _build_samplers()
-    images = {f"image{number}": [str(number), 0] for number in range(100, 20_100)}
+def _build_saved_samplers(share: int) -> dict[str, Any]:
+    graph = _build_samplers(share)
+    images = {f"image{number}": [str(number), 0] for number in range(100, 100 + 20_000 // share)}
     return graph | {"9": node("SaveImage", images=["8", 0], **images)}
 
 
-def _build_chained_samplers() -> dict[str, Any]:
-    graph = _build_samplers()
-    for number in range(100, 20_100):
+def _build_chained_samplers(share: int) -> dict[str, Any]:
+    graph = _build_samplers(share)
+    for number in range(100, 100 + 20_000 // share):
         inputs = BASIC["3"]["inputs"] | {"latent_image": [str(number + 1), 0]}
         graph[str(number)] = node("KSampler", **inputs)
     return graph
 
 
-def _build_combined_prompts() -> dict[str, Any]:
+def _build_combined_prompts(share: int) -> dict[str, Any]:
     """A prompt of 99,000 signs that is joined with itself, 40 times one within the other."""
-    graph = changed(BASIC, n3={"positive": ["100", 0]}, n6={"text": "((a:1.2) b)" * 9_000})
+    graph = changed(
+        BASIC, n3={"positive": ["100", 0]}, n6={"text": "((a:1.2) b)" * (9_000 // share)}
+    )
     for number in range(100, 140):
         link = [str(number + 1), 0] if number < 139 else ["6", 0]
         graph[str(number)] = node("ConditioningCombine", conditioning_1=link, conditioning_2=link)
     return graph
 
 
-def _build_joined_texts() -> dict[str, Any]:
+def _build_joined_texts(share: int) -> dict[str, Any]:
     graph = changed(BASIC, n6={"text": ["100", 0]})
     for number in range(100, 140):
         links = {f"string_{place}": [str(number + 1), 0] for place in range(1, 11)}
         graph[str(number)] = node("JoinStringMulti", delimiter=",", **links)
-    return graph | {"140": node("PrimitiveString", value="a" * 9_000)}
+    return graph | {"140": node("PrimitiveString", value="a" * (9_000 // share))}
 
 
-def _build_texts_in_a_circle() -> dict[str, Any]:
-    links = {f"text{number}": ["100", 0] for number in range(50_000)}
+def _build_texts_in_a_circle(share: int) -> dict[str, Any]:
+    links = {f"text{number}": ["100", 0] for number in range(50_000 // share)}
     return changed(BASIC, n6={"text": ["100", 0]}, n100=node("Words", **links))
 
 
-def _build_switches() -> dict[str, Any]:
+def _build_switches(share: int) -> dict[str, Any]:
     """One of 50,000 inputs that 50,000 ask, and 50,000 behind each other."""
-    inputs = {f"any_{number:06}": ["4", 0] for number in range(50_000)}
-    users = {f"x{number}": ["100", 0] for number in range(50_000)}
+    inputs = {f"any_{number:06}": ["4", 0] for number in range(50_000 // share)}
+    users = {f"x{number}": ["100", 0] for number in range(50_000 // share)}
     graph = changed(
         BASIC,
         n3={"model": ["1000", 0]},
         n100=node("Any Switch (rgthree)", **inputs),
         n101=node("Users", **users),
     )
-    for number in range(1000, 51_000):
+    for number in range(1000, 1000 + 50_000 // share):
         graph[str(number)] = node("Any Switch (rgthree)", any_01=[str(number + 1), 0])
     return graph
 
 
-def _build_lora_stacks() -> dict[str, Any]:
+def _build_lora_stacks(share: int) -> dict[str, Any]:
     graph = changed(BASIC, n3={"model": ["3000", 0]})
     loras = {f"lora_{place:02}": "x.safetensors" for place in range(1, 50)}
-    for number in range(1000, 2000):
+    for number in range(1000, 1000 + 1000 // share):
         graph[str(number)] = node("LoRA Stack", lora_stack=[str(number + 1), 0], **loras)
         model = [str(number + 2001), 0]
         graph[str(number + 2000)] = node("Apply", model=model, lora_stack=["1000", 0])
     return graph
 
 
-def _build_later_nodes() -> dict[str, Any]:
-    graph = changed(BASIC, n9={"images": ["60099", 0]})
-    for number in range(100, 60_100):
+def _build_later_nodes(share: int) -> dict[str, Any]:
+    end = 100 + 60_000 // share
+    graph = changed(BASIC, n9={"images": [str(end - 1), 0]})
+    for number in range(100, end):
         image = [str(number - 1), 0] if number > 100 else ["8", 0]
         graph[str(number)] = node(f"Kind {number}", image=image)
     return graph
 
 
+@SHARES
 @pytest.mark.parametrize(
     "build",
     [
@@ -164,8 +173,8 @@ def _build_later_nodes() -> dict[str, Any]:
         _build_later_nodes,
     ],
 )
-def test_a_hostile_graph_takes_no_time(build: Callable[[], dict[str, Any]]) -> None:
-    text = dump(build())
+def test_a_hostile_graph_takes_no_time(build: Callable[[int], dict[str, Any]], share: int) -> None:
+    text = dump(build(share))
     start = time.process_time()
     recipe = comfyui.SOURCE.read(ImageMetadata(chunks={"prompt": text}))
     assert time.process_time() - start < MAX_SECONDS
@@ -173,47 +182,51 @@ def test_a_hostile_graph_takes_no_time(build: Callable[[], dict[str, Any]]) -> N
     assert len(json.dumps(recipe.values)) < 300_000
 
 
-def _draw_reroutes() -> list[dict[str, Any]]:
+def _draw_reroutes(num_links: int) -> list[dict[str, Any]]:
     """40,000 behind each other, each asked by another node."""
     reroutes = [
         {"id": 1000 + number, "type": "Reroute", "inputs": [{"type": "*", "link": 101 + number}]}
-        for number in range(40_000)
+        for number in range(num_links)
     ]
     users = [
         {"id": 90_000 + number, "type": "X", "inputs": [{"name": "model", "link": 100 + number}]}
-        for number in range(40_000)
+        for number in range(num_links)
     ]
     return [*reroutes, *users]
 
 
-def _draw_wide_bypass() -> list[dict[str, Any]]:
-    kinds = [f"T{number}" for number in range(40_000)]
+def _draw_wide_bypass(num_links: int) -> list[dict[str, Any]]:
+    kinds = [f"T{number}" for number in range(num_links)]
     inputs = [{"name": kind, "type": kind, "link": 1} for kind in kinds]
     outputs = [{"type": kind} for kind in reversed(kinds)]
     return [{"id": 1000, "type": "X", "mode": 4, "inputs": inputs, "outputs": outputs}]
 
 
-def _draw_setters() -> list[dict[str, Any]]:
+def _draw_setters(num_links: int) -> list[dict[str, Any]]:
     getters = [
         {"id": 1000 + number, "type": "GetNode", "widgets_values": ["a"]}
-        for number in range(40_000)
+        for number in range(num_links)
     ]
-    return getters + [{"id": 99_000, "type": "SetNode", "widgets_values": ["a"]}] * 40_000
+    return getters + [{"id": 99_000, "type": "SetNode", "widgets_values": ["a"]}] * num_links
 
 
+@SHARES
 @pytest.mark.parametrize("draw", [_draw_reroutes, _draw_wide_bypass, _draw_setters])
-def test_a_hostile_drawing_takes_no_time(draw: Callable[[], list[dict[str, Any]]]) -> None:
+def test_a_hostile_drawing_takes_no_time(
+    draw: Callable[[int], list[dict[str, Any]]], share: int
+) -> None:
+    num_links = 40_000 // share
     drawn = copy.deepcopy(DRAWN)
     is_wide = draw is _draw_wide_bypass
     links = [
         [100 + number, 1000 if is_wide else 1000 + number, number if is_wide else 0, 3, 0, "MODEL"]
-        for number in range(40_000)
+        for number in range(num_links)
     ]
     users = [
         {"id": 200_000 + number, "type": "X", "inputs": [{"name": "x", "link": 100 + number}]}
-        for number in range(40_000)
+        for number in range(num_links)
     ]
-    drawn["nodes"] += [*draw(), *users]
+    drawn["nodes"] += [*draw(num_links), *users]
     drawn["links"] += links
     text = dump(drawn)
     start = time.process_time()
@@ -327,9 +340,13 @@ def test_hostile_prompts_take_no_time(text: str) -> None:
         "Credit " * 140_000,
         "CreatorTool='" + "-1" * 150 + "x'",
         "urn:x-studio:picture:1/" + "<x:RDF " * 400_000,
-        "urn:x-studio:picture:1/<RDF>" + "<a>" * 200_000 + "</a>" * 200_000 + "</RDF>",
+        "urn:x-studio:picture:1/<RDF>" + "<a>" * 50_000 + "</a>" * 50_000 + "</RDF>",
+        pytest.param(
+            "urn:x-studio:picture:1/<RDF>" + "<a>" * 200_000 + "</a>" * 200_000 + "</RDF>",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_hostile_packet_takes_no_time(xmp: str) -> None:
     start = time.process_time()
@@ -338,12 +355,13 @@ def test_a_hostile_packet_takes_no_time(xmp: str) -> None:
     assert time.process_time() - start < MAX_SECONDS
 
 
-def test_json_that_many_programs_might_have_written_takes_no_time() -> None:
+@SHARES
+def test_json_that_many_programs_might_have_written_takes_no_time(share: int) -> None:
     """Each looks into what it might have written; only graphs are larger than two million signs."""
     marks = ["sui_image_params", "positive_prompt", "extraMetadata", "num_inference_steps"]
     keys = ["uc", "base_model", "use_stable_diffusion_model", "class_type", "inputs"]
     data = {"marks": marks, "NovelAI": 1, **dict.fromkeys(keys, 1)}
-    for size in (100_000, 600_000):
+    for size in (100_000 // share, 600_000 // min(share, 3)):  # below and above
         text = json.dumps(data | {"numbers": [{"a": number} for number in range(size)]})
         chunks = dict.fromkeys(("prompt", "parameters", "Comment"), text)
         start = time.process_time()
