@@ -93,7 +93,7 @@ def test_a_site_is_asked_for_a_name_after_the_answer(
     done = get(url)
     assert done.returncode == 0
     assert num_calls == [0]
-    assert "silver is in loras/ now" in done.stdout
+    assert "silver is now in loras/" in done.stdout
 
 
 @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("\n", 130), ("n\n", 130), ("", 130)])

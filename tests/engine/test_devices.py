@@ -345,7 +345,7 @@ def test_the_memory_of_decoding_is_reckoned_with(
     info = bench.home.library.get_model("pocket")
     with bench.pipelines.borrow(GenerationRequest()) as model:
         channels = model.vae.config.block_out_channels
-    assert info.decode_elements_per_pixel == 3 * channels[1]
+    assert info.decode_elements_per_pixel == 4 * channels[1] + 3
     request = GenerationRequest(width=64, height=64)
     activations = 2 * info.activation_elements_per_pixel * 64 * 64 * 4
     weights = 2 * info.size_bytes  # the files are in float16

@@ -111,7 +111,7 @@ def write_hostile(folder: Path, proof: Path) -> dict[str, str]:
         "other.pt": "is a pickle that contains no textual inversion; nothing else is read from pickles.",
         "pointer.bin": "is a Git LFS pointer, not the file itself; download it with `git lfs pull`.",
         "link.pt": "cannot be read (No such file or directory).",
-        "large.pt": "is a pickle of more than 20 MB, and is not opened.",
+        "large.pt": "is a pickle of more than 20 MB and is not opened.",
     }
 
 

@@ -248,7 +248,7 @@ def scarce_bytes(card: Card, home: Path) -> int:
     sizes = bench.pipelines._planner.measure(
         bench.home.library.get_model("pocket"), [GenerationRequest(**SPEC)]
     )
-    return card.used_bytes + sizes.denoiser + int(1.4 * sizes.decode)
+    return card.used_bytes + sizes.denoiser + int(1.05 * sizes.decode)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def stop_at(bench: WorkerContext, step: int, **spec: Any) -> list[Progress]:
 
     def report(progress: Progress) -> None:
         seen.append(progress)
-        if progress.step >= step and progress.message.startswith("Painting"):
+        if progress.step >= step and progress.message.startswith("Generating"):
             raise Cancelled
 
     with pytest.raises(Cancelled):

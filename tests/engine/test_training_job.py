@@ -368,10 +368,10 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
         "Encoding the images",
         "Trying a few steps",
         "Validating",
-        "Painting samples of step 0",
+        "Generating samples of step 0",
         "Training",
-        "Painting samples of step 3",
-        "Painting samples of step 4",
+        "Generating samples of step 3",
+        "Generating samples of step 4",
         "Writing the LoRA",
     ]
     training = [one for one in said if one.message == "Training"]

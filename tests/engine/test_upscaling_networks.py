@@ -247,7 +247,7 @@ def test_full_memory_makes_the_tiles_smaller(tmp_path: Path) -> None:
     assert np.abs(run(upscaler, image, 128) - whole).max() <= 1
     assert max(upscaler.network.sizes) > 2500
     upscaler.network = Hungry(upscaler.network.network, 10)
-    with pytest.raises(OutOfMemory, match="did not suffice to enlarge 32 × 32"):
+    with pytest.raises(OutOfMemory, match="not have enough memory to enlarge 32 × 32"):
         run(upscaler, image, 128)
     assert tiles.MIN_TILE_SIDE_PX == 32
 

@@ -121,7 +121,7 @@ def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
     assert said[wrong].startswith("There is no model 'pokket'")
     assert said[bug].startswith("Something went wrong inside the studio (TypeError")
     assert "\n" not in said[bug]
-    assert "cannot do 'bake' jobs" in said[unknown]
+    assert "cannot run 'bake' jobs" in said[unknown]
     assert [jobs.get(id).result for id in (nothing, freed)] == [
         {"unloaded": []},
         {"unloaded": ["pocket"]},

@@ -281,7 +281,7 @@ REFUSED: list[tuple[str, str, str, Shapes]] = [
     ("denoiser", "denoiser", "does not know", SD1 | {CONTEXT_1: [320, 640]}),
     ("denoiser", "denoiser", "does not know", diffusers_unet(1280)),
     ("denoiser", "denoiser", "does not know", NEXTDIT | {"cap_embedder.1.weight": [96, 8]}),
-    ("denoiser", "denoiser of Cosmos-Predict2", "cannot paint", put("net.", COSMOS)),
+    ("denoiser", "denoiser of Cosmos-Predict2", "does not support", put("net.", COSMOS)),
     ("denoiser", "denoiser of SD 1.x", "InstructPix2Pix", SD1 | {CONV_IN: [320, 8, 3, 3]}),
     ("denoiser", "denoiser of SD 2.x", "takes 5 channels", SD2 | {CONV_IN: [320, 5, 3, 3]}),
     ("denoiser", "denoiser of SD 1.x", "takes 7 channels", SD1 | {CONV_IN: [320, 7, 3, 3]}),
@@ -322,7 +322,7 @@ REFUSED: list[tuple[str, str, str, Shapes]] = [
     (
         "controlnet",
         "Control-LoRA for SDXL",
-        "works otherwise",
+        "works differently",
         {
             "lora_controlnet": [0],
             "input_hint_block.0.weight": [16, 3, 3, 3],
@@ -333,7 +333,7 @@ REFUSED: list[tuple[str, str, str, Shapes]] = [
     (
         "controlnet",
         "ControlNet-LLLite",
-        "works otherwise",
+        "works differently",
         {
             "lllite_unet_input_blocks_4_1_attn1_to_q.down.0.weight": [4, 8],
             "lllite_unet_input_blocks_4_1_attn1_to_q.up.0.weight": [8, 4],
@@ -343,7 +343,7 @@ REFUSED: list[tuple[str, str, str, Shapes]] = [
         (
             "controlnet",
             f"T2I-Adapter for {family}",
-            "works otherwise",
+            "works differently",
             {
                 f"{prefix}{tensor}": [320, channels, 3, 3],
                 f"{prefix}body.0.resnets.0.block1.weight": [8, 8, 3, 3],

@@ -377,7 +377,7 @@ def test_files_one_by_one(settings: Settings, tmp_path: Path) -> None:
     assert (
         albums.import_files("mine", [(tmp_path / "more", "b.txt")])
         .skipped[0][1]
-        .startswith("belongs to no picture, or")
+        .startswith("belongs to no image, or")
     )
     assert albums.import_files("mine", [files[0]]).num_images == 1
     album.refresh()
@@ -541,7 +541,7 @@ def test_card_and_export(settings: Settings, tmp_path: Path) -> None:
         "trigger 'mysks'",
     ]
     assert first["written"][0]["model"] == "pocket"
-    assert first["written"][1]["by"] == "hand"
+    assert first["written"][1]["by"] == "model"  # its word is put before what the captioner wrote
     assert len(first["sha256"]) == 64
     assert first["licence"] == "CC BY 4.0"
     assert about["licences"] == {"": 3, "CC BY 4.0": 1}

@@ -332,7 +332,7 @@ def test_a_name_that_no_tag_can_hold(settings: Settings) -> None:
     shelve(settings, "a:b<c>", pair(f"{UNET}1_to_q"))
     (item,) = list_own_loras(Library(settings))
     assert isinstance(item, Unusable)
-    assert item.problem.startswith("its name has characters that a tag cannot hold")
+    assert item.problem.startswith("its name contains characters that a tag cannot")
 
 
 def test_folders_behind_links_and_what_is_nowhere(settings: Settings, tmp_path: Path) -> None:
@@ -557,7 +557,7 @@ def test_a_part_that_fits_is_used_and_counted(bench: WorkerContext) -> None:
     whole = generate(bench, spec | {"loras": ["whole"]}, lambda progress: None)
     part = generate(bench, spec | {"loras": ["part"]}, seen.append)
     (note,) = part["notes"]
-    assert note.startswith("Of the LoRA part, 1 of 3 layers fit pocket; left out: ")
+    assert note.startswith("1 of 3 layers of the LoRA part fit pocket; ignored: ")
     assert whole["notes"] == []
     assert all(name in note for name in ("lora_unet_foo", f"{UNET}1_to_k", "bundle_emb.x"))
     assert note in [one.message for one in seen]
@@ -574,7 +574,7 @@ def test_layers_are_counted_and_not_tensors(bench: WorkerContext) -> None:
     biases = {f"{UNET}{k}_to_q.lora_B.bias": torch.ones(128) for k in (1, 2)}
     spec = {"steps": 1, "width": 64, "height": 64, "seed": 1}
     for name, more, words in (
-        ("half", half, "2 of 3 layers fit"),
+        ("half", half, "2 of 3 layers of the LoRA half fit"),
         ("biases", biases, "2 tensors are of no layer"),
     ):
         shelve(bench.settings, name, good | more)

@@ -124,7 +124,7 @@ def test_a_folder_in_the_place_of_the_settings(tmp_path: Path) -> None:
 )
 def test_settings_that_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "studio.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(BadFile, match=r"studio\.toml cannot be read: .*Mend it or move it away\."):
+    with pytest.raises(BadFile, match=r"studio\.toml cannot be read: .*Fix it or move it away\."):
         load(home=tmp_path)
 
 
@@ -215,7 +215,7 @@ for name in ("jobs", "gallery", "sweeps", "datasets", "training_sets", "embeddin
     try:
         getattr(home, name)
     except BadFile as error:
-        assert "Allow this user to read and write it." in str(error), error
+        assert "Give this user permission to read and write it." in str(error), error
 print([model.name for model in home.library.scan_models()])
 print(len(home.library.get_content_hash(home.library.get_model("pocket"))))
 home.runs.list_runs(), home.presets.list_names(), home.library.list_loras()

@@ -238,7 +238,7 @@ def test_a_graph(gallery: Gallery, tmp_path: Path) -> None:
     unknown = save(gallery, upscale=record)
     photo = tmp_path / "photo.png"
     Image.new("RGB", (16, 16)).save(photo)
-    with pytest.raises(BadPicture, match="does not say how it was made here"):
+    with pytest.raises(BadPicture, match="has no settings from this studio"):
         export_image(gallery, unknown.path, ExportSpec(format="ComfyUI"))
     with refused(BadPicture):
         export_image(gallery, photo, ExportSpec(format="ComfyUI"))

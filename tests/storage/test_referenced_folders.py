@@ -160,7 +160,7 @@ def test_a_list_names_neither_the_disk_nor_the_home(library: Library, tmp_path: 
     assert roots == [comfy / "models"]
     (folder,) = library.folders.list_folders()
     assert "/ is the whole disk" in folder.problem
-    assert "holds the studio's own folder" in folder.problem
+    assert "contains the studio's own folder" in folder.problem
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [")
     with refused(BadFile):

@@ -332,7 +332,7 @@ def test_no_header_breaks_the_list(tmp_path_factory: pytest.TempPathFactory, dat
 def test_pickles_stay_closed(library: Library, home: Path) -> None:
     (home / "models").mkdir(parents=True, exist_ok=True)
     (home / "models/painter.ckpt").write_bytes(b"\x80\x02" + bytes(100))
-    assert "can carry programs" in explain(library, "painter.ckpt")
+    assert "can contain programs" in explain(library, "painter.ckpt")
 
 
 # ---- parts from elsewhere -------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_a_picture_as_another_kind_of_file(client: Client, served: Served, tmp_p
     assert Image.open(files[0]).format == "WEBP"
     assert read_image_settings(Path(files[0])).values["seed"] == QUICK["seed"]
     assert (Path(report["file"]).suffix, report["notes"]) == (".webp", [])
-    with pytest.raises(AppError, match="no picture of yours"):
+    with pytest.raises(AppError, match="your gallery has no image"):
         client.predict(digest="0" * 64, api_name="/export")
     with pytest.raises(AppError, match=r"(?s)Quality.*Digest|Digest.*Quality"):
         client.predict(digest="../x", quality=0, api_name="/export")
@@ -126,7 +126,7 @@ def test_a_picture_as_another_kind_of_file(client: Client, served: Served, tmp_p
         guest.get("/")
         answer = guest.ask("export", digest, "JPEG", 90, "text", "no")
     assert answer.is_error
-    assert "no picture of yours" in answer.text
+    assert "your gallery has no image" in answer.text
 
 
 def test_a_picture_and_what_made_it(client: Client, served: Served) -> None:
@@ -551,8 +551,8 @@ def test_guests_ask_only_of_what_came_with_the_studio(client: Client, served: Se
         assert "folder" not in told
         for asked, words in (
             (("dataset", "family", "", 0, 77, 3), "There is no dataset"),
-            (("search", "mysks", "pocket", [], "a lake", "", 5), "only the owner"),
-            (("search", "family", "pocket", [], "a lake", "", 5), "only the owner"),
+            (("search", "mysks", "pocket", [], "a lake", "", 5), "only possible for the owner"),
+            (("search", "family", "pocket", [], "a lake", "", 5), "only possible for the owner"),
         ):
             answer = guest.ask(*asked)
             assert answer.status_code == 500

@@ -166,13 +166,13 @@ def test_a_site_says_the_name_of_its_file(
     bar = tab.download_bar
     updates = look_up(tab, address)
     assert (updates[bar.name], updates[bar.is_confirmed].visible) == ("", True)
-    assert "nothing is asked of it" in updates[bar.found]
+    assert "the site is not contacted" in updates[bar.found]
     trust(tab, updates, tick=False)
     trust(tab, updates, name="mine")
     assert sites.log == []  # before the site is trusted, or where its name is not needed
     closer = trust(tab, updates)
     assert closer[bar.name] == name
-    assert "nothing is asked of it" not in closer[bar.found]
+    assert "the site is not contacted" not in closer[bar.found]
     assert {call.host for call in sites.log} == {OTHER}
 
 
@@ -295,7 +295,7 @@ def test_another_try_is_offered_where_it_may_help(
     html = poll(tab)[tab.download_bar.list]
     assert "It is a page." in html
     assert ("Try again" in html) == may_help
-    assert ("look the link up again" in html) != may_help
+    assert ("Look up the link again" in html) != may_help
 
 
 @pytest.mark.parametrize("target", ["", "abc", "9" * 30, "-1", "²", "1"])

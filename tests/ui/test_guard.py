@@ -433,7 +433,7 @@ def test_hostile_uploads(served: Served, owner: Browser, guest: Browser) -> None
             if data == bomb and endpoint == "inspect":  # reads its texts: there are none
                 assert "No generation settings found in" in told
             else:
-                assert "no picture" in told or "pixels" in told
+                assert "not a readable image" in told or "pixels" in told
     assert "Traceback" not in served.log.read_text()[said:]
 
 

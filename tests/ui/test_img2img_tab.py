@@ -669,7 +669,7 @@ def test_outpainting_needs_a_side_and_forgets_the_mask(inpaint: Inpaint) -> None
         (20, 0.75, "15 of 20 steps"),
         (20, 1, "20 of 20"),
         (3, 0.5, "1 of 3"),
-        (1, 0.5, "No step runs: more"),
+        (1, 0.5, "No steps run; choose more"),
         (20, 0, "only enlarged"),
         (None, 0.5, ""),
         (20, None, ""),
@@ -881,7 +881,7 @@ def test_many_pictures_are_one_list_and_a_bad_one_stops_no_other(
     assert all(job.spec["width"] is None for job in waiting)
     shown = updates[many.job_list]
     assert "0 of 5 done · 3 failed" in shown
-    assert "no picture that can be read" in shown
+    assert "not a readable image" in shown
     assert "<img src=x" not in shown
     job = desk.home.jobs.claim("cpu")
     assert job
@@ -922,10 +922,7 @@ def test_what_is_wrong_with_many_is_said_before_any_is_queued(
     assert (
         len(desk.home.jobs.list_open()) == desk.guests.budgets.jobs
     )  # the last one's row says why it has to wait
-    assert (
-        "which is all that a guest may have"
-        in many.render(Visitor("api", is_guest=True))[many.job_list]
-    )
+    assert "the most a guest can have" in many.render(Visitor("api", is_guest=True))[many.job_list]
 
 
 def test_a_tab_shows_its_own_jobs(img2img: Img2Img, inpaint: Inpaint, desk: Services) -> None:

@@ -95,7 +95,7 @@ def test_all_wrong_fields_are_marked_and_the_line_is_one_sentence(tab: Txt2Img, 
     words, placed, _ = check(tab, by, width=505, seed=-7, steps=1000)
     assert set(placed) == {"txt2img-width", "txt2img-seed", "txt2img-steps"}
     assert words.endswith("And 2 more.")
-    assert placed["txt2img-width"].startswith("Has to be a multiple of 8")
+    assert placed["txt2img-width"].startswith("Must be a multiple of 8")
 
 
 def test_a_mended_form_says_how_long_it_takes(tab: Txt2Img, by: Any) -> None:

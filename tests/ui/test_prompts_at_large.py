@@ -44,7 +44,7 @@ def page(tab: Txt2Img, **values: Any) -> dict[Any, Any]:
 def test_the_page_says_before_the_run_which_wildcard_is_not_there(tab: Txt2Img) -> None:
     shown = tab.update_estimate(page(tab, prompt="a __seasons__ day"))[tab.estimate]
     assert "seasons" in shown
-    assert "there is season." in shown
+    assert "available: season." in shown
     fine = tab.update_estimate(page(tab, prompt="a __season__ day"))[tab.estimate]
     assert "there is" not in fine
 

@@ -97,7 +97,7 @@ def test_what_the_picture_before_left_is_set_to_what_an_unnamed_setting_means(
     assert (updates[form["clip_skip"]], updates[form["hires_scale"]]) == (1, 1.0)
     assert (updates[form["ensd"]], updates[form["emphasis"]]) == (0, "Original")
     panel = updates[tab.recipe_import.panel].value
-    (line,) = re.findall(r"Not named in it, so set to their defaults: ([^<]*)\.", panel)
+    (line,) = re.findall(r"Not in it, so set to their defaults: ([^<]*)\.", panel)
     assert set(line.split(", ")) >= {"Clip skip", "Hires scale", "Eta noise seed delta", "Emphasis"}
     assert "Variation strength" not in line  # was off before
     assert "set to their defaults" not in paste(tab, TEXT)[tab.recipe_import.panel].value

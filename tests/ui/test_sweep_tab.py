@@ -474,7 +474,7 @@ def test_more_values_go_on_with_the_same_sweep_and_seed(
     }
     told = tab.update_plan(more, by(OWNER))[tab.plan]
     assert "2 × 4 = 8" in told
-    assert "4 new, 4 made already" in told
+    assert "4 new, 4 already done" in told
     tab.extend_sweep(more, by(OWNER))
     again = desk.home.sweeps.get(id)
     assert again
@@ -493,7 +493,7 @@ def test_a_guest_is_told_the_limit_before_anything_is_planned(tab: SweepTab, by:
         },
     )
     sent = page(tab, tab.fill_form(huge, OWNER))
-    assert "64 cells at most" in tab.update_plan(sent, by(ANN))[tab.plan]
+    assert "at most 64 cells" in tab.update_plan(sent, by(ANN))[tab.plan]
     fewer = sent | {tab.axis_rows.rows[1].text: "1-2"}
     assert "100 × 2 = 200" in tab.update_plan(fewer, by(OWNER))[tab.plan]
 

@@ -281,7 +281,7 @@ class _GenerationRun:
         subject = f"picture {first}"
         if num_images > 1:
             subject = f"pictures {first} to {first + num_images - 1}"
-        return f"Painting {subject} of {self.request.num_images}"
+        return f"Generating {subject} of {self.request.num_images}"
 
     def _report(self, step: int, message: str, preview: bytes | None = None) -> None:
         self._last_report = step, message

@@ -74,7 +74,7 @@ def _generate_missing(
     num_generated = 0
 
     def report_progress() -> None:
-        report(Progress(num_generated, len(missing), "Painting class images"))
+        report(Progress(num_generated, len(missing), "Generating class images"))
 
     plan = context.pipelines.plan_memory(request)
     for note in plan.notes:

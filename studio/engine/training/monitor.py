@@ -167,7 +167,7 @@ class TrainingMonitor:
         missing = [index for index, path in paths.items() if not path.is_file()]
         if not missing:
             return
-        message = f"Painting samples of step {step}"
+        message = f"Generating samples of step {step}"
         self.report_progress(step, message)
         with catch_out_of_memory():
             self._paint_samples(trainer, {index: paths[index] for index in missing}, message)

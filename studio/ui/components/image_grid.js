@@ -144,7 +144,10 @@ const binLines = () => {
     ];
   const number = make('input', {type: 'number', min: 0, max: 3650, value: days});
   number.id = 'gallery-bin-days';
-  number.setAttribute('aria-label', 'Days that images stay in the bin; 0 keeps them until you empty it');
+  number.setAttribute(
+    'aria-label',
+    'Days that images stay in the bin; 0 keeps them until you empty it',
+  );
   number.addEventListener('change', () => send('days', {days: number.value}));
   const row = line(
     'bin',

@@ -109,8 +109,8 @@
     } catch (error) {
       if (error.name !== 'AbortError')
         show(
-          'The studio does not answer: it was closed, or the connection is down. Reload this page ' +
-            'once it is running again.',
+          'The studio does not answer: it was closed, or the connection is down. Reload this ' +
+            'page once it is running again.',
         );
       throw error;
     }

@@ -24,7 +24,8 @@ def tab(desk: Services) -> TrainingTab:
 
 
 def page(tab: TrainingTab, **values: Any) -> dict[Any, Any]:
-    return {**tab.form.fill(config()), **{tab.form[name]: value for name, value in values.items()}}
+    typed = {tab.form[name]: value for name, value in values.items()}
+    return {**tab.form.fill(config()), tab.loaded_preset: {}, **typed}
 
 
 def read_marks(shown: str) -> dict[str, str]:
@@ -33,10 +34,10 @@ def read_marks(shown: str) -> dict[str, str]:
 
 
 def test_wrong_fields_are_marked_while_they_are_typed(tab: TrainingTab, by: Any) -> None:
-    marks = read_marks(tab.update_plan(page(tab, steps=-1, rank="many"), by(OWNER)))
+    marks = read_marks(tab.update_plan(page(tab, steps=-1, rank="many"), by(OWNER))[tab.plan])
     assert set(marks) == {"training-steps", "training-rank"}
-    assert marks["training-rank"].startswith("Has to be a whole number")
-    assert read_marks(tab.update_plan(page(tab), by(OWNER))) == {}
+    assert marks["training-rank"].startswith("Must be a whole number")
+    assert read_marks(tab.update_plan(page(tab), by(OWNER))[tab.plan]) == {}
 
 
 def test_start_goes_to_the_first_wrong_field_and_needs_no_toast(tab: TrainingTab, by: Any) -> None:
