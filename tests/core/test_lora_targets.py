@@ -275,13 +275,13 @@ def test_patterns() -> None:
         of, "patterns", "unet.*.attn2.to_k, unet.*.attn2.to_v,text_encoder.*.0.mlp.fc?"
     )
     assert count_modules(chosen) == {"unet": 32, "text_encoders": 2}
-    with refused(InvalidSpec, "Patterns"):
+    with refused(InvalidSpec, "Layer patterns"):
         select_modules(of, "patterns", "unet.*, unet.attn3")
     with refused(InvalidSpec, "Target layers"):
         select_modules(of, "patterns", "unet.*.to_k", train_unet=False)
-    with refused(InvalidSpec, "Patterns"):
+    with refused(InvalidSpec, "Layer patterns"):
         select_modules(of, "patterns", "*," * 51)
-    with refused(InvalidSpec, "Patterns"):
+    with refused(InvalidSpec, "Layer patterns"):
         select_modules(of, "patterns", "*a" * 900 + "b")  # no pattern takes long
 
 

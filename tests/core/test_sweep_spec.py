@@ -509,14 +509,14 @@ def test_every_bad_cell_is_told_before_the_first_runs() -> None:
 
 def test_faults_of_many_values_are_one_sentence() -> None:
     told = refuse(axis("steps", "151-250"), axis("seed", "1-3"))
-    assert told == ["Steps: has to be 150 or less (not 151, 152, 153 and 97 more)."]
+    assert told == ["Steps: must be 150 or less (you entered 151, 152, 153 and 97 more)."]
 
 
 def test_faults_are_grouped_by_what_is_wrong_and_capped() -> None:
     told = group_faults([(f"Cell {k}", f"Prompt: word {k} is wrong.") for k in range(50)])
     assert len(told) == MAX_REPORTED_FAULTS + 1
     assert told[0] == "Cell 0: Prompt: word 0 is wrong."
-    assert told[-1] == "30 more faults like these, in 50 cells altogether."
+    assert told[-1] == "30 more problems like these, in 50 cells in total."
     assert group_faults([("Cell 1", "Steps: too many (not 9)."), ("Cell 2", "A (not 7).")]) == [
         "Cell 1: Steps: too many (not 9).",
         "Cell 2: A (not 7).",

@@ -179,7 +179,7 @@ def test_the_journal_survives_and_a_new_step_ends_redo(
     do(album, "delete_tags", tags=["lake"])
     assert other.redo() is None
     assert [step.state for step in other.history()] == ["done", "dropped", "dropped"]
-    assert "Replace 'boat' by 'ship'" in [step.title for step in other.history()]
+    assert "Replace 'boat' with 'ship'" in [step.title for step in other.history()]
 
 
 def test_steps_that_nobody_can_take_up_again_are_bounded(
@@ -631,7 +631,7 @@ def test_two_pictures_with_one_caption_file(settings: Settings, tmp_path: Path) 
     assert said(album) == {"a.bmp": "one", "a.png": "one"}
     step = album.write_captions({"a.png": "two", "a.bmp": "three"}, MODEL)
     assert step.num_changes == 1
-    assert "through another picture" in step.skipped[0][1]
+    assert "through another image" in step.skipped[0][1]
     assert len(set(said(album).values())) == 1
 
 

@@ -234,7 +234,7 @@ def test_contents_and_dtype(tmp_path: Path) -> None:
         (b'<?xml version="1.0"?><Error>AccessDenied', "XML"),
         (b'{"error": "no"}', "JSON"),
         (b"\x10\0\0\0\0\0\0\0{", "cut off"),
-        (b"only words, and enough of them", "no safetensors file"),
+        (b"only words, and enough of them", "not a safetensors file"),
         (b"\2\0\0\0\0\0\0\0{}", "no tensors"),
     ],
 )
@@ -244,7 +244,7 @@ def test_what_is_no_safetensors_file(tmp_path: Path, data: bytes, words: str, su
     path.write_bytes(data)
     identified = identify_file(path)
     assert identified.kind == "unknown"
-    if suffix == ".ckpt" and words in ("cut off", "no safetensors file", "no tensors"):
+    if suffix == ".ckpt" and words in ("cut off", "not a safetensors file", "no tensors"):
         words = "pickle" if words != "no tensors" else words
     assert words in identified.problem
 
@@ -336,7 +336,7 @@ def test_a_single_file_of_a_family_without_is_said_to_be_none(tmp_path: Path) ->
         "cap_embedder.1.weight": [3840, 8],
     }
     assert "does not support models of that family" in identify(tmp_path, flux).sentence
-    assert "folders in diffusers layout only" in identify(tmp_path, z_image).sentence
+    assert "only open as folders in diffusers layout" in identify(tmp_path, z_image).sentence
 
 
 def test_a_text_under_the_name_of_a_gguf_file(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 s
 MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
 MAX_NAMED_VALUES = 3  # of an axis that have the same fault
 # The end of a fault that names the value, as core/base.py writes it.
-_VALUE_END_RE = re.compile(r" \(you entered ([^()]+)\)\.$")
+_VALUE_END_RE = re.compile(r" \((not|you entered) ([^()]+)\)\.$")
 FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
 SpecT = TypeVar("SpecT", bound=Spec)
 _PROMPT_FIELDS = ("prompt", "negative_prompt")
@@ -554,18 +554,20 @@ def group_faults(faults: Sequence[tuple[str, str]]) -> list[str]:
     values_by_stem: dict[str, list[str]] = {}
     for fault in cells_by_fault:
         if match := _VALUE_END_RE.search(fault):
-            values_by_stem.setdefault(fault[: match.start()], []).append(match[1])
+            values_by_stem.setdefault(fault[: match.start()], []).append(match[2])
     lines = []
     for fault, cells in cells_by_fault.items():
         match = _VALUE_END_RE.search(fault)
         values = values_by_stem.get(fault[: match.start()], []) if match else []
         if match and len(values) > 1:
-            if values[0] == match[1]:  # at the first of them
-                lines.append(f"{fault[: match.start()]} (you entered {_list_values(values)}).")
+            if values[0] == match[2]:  # at the first of them
+                stem, verb = fault[: match.start()], match[1]
+                lines.append(f"{stem} ({verb} {_list_values(values)}).")
             continue
         line = f"{cells[0]}: {fault}"
         if len(cells) > 1:
-            line += f"The same applies to {len(cells) - 1:,} more cells."
+            others = "one more cell" if len(cells) == 2 else f"{len(cells) - 1:,} more cells"
+            line += f" The same applies to {others}."
         lines.append(line)
     surplus = len(lines) - MAX_REPORTED_FAULTS
     if surplus > 0:

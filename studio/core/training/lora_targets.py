@@ -162,7 +162,9 @@ def select_modules(
     )
     if not trained:
         raise InvalidSpec(
-            ["Targets: no layer is left to train; choose other targets, or train the other part."]
+            [
+                "Target layers: no layer is left to train; choose other targets, or train the other part."
+            ]
         )
     if train_norm and not any(module.is_norm for module in trained):
         raise InvalidSpec(
@@ -179,13 +181,15 @@ def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[Targe
     parts = [part.strip() for part in patterns.replace("\n", ",").split(",")]
     globs = [part for part in parts if part]
     if len(globs) > MAX_PATTERNS:
-        raise InvalidSpec([f"Patterns: there can be {MAX_PATTERNS} at most (not {len(globs)})."])
+        raise InvalidSpec(
+            [f"Layer patterns: there can be {MAX_PATTERNS} at most (not {len(globs)})."]
+        )
     paths = [f"{module.part}.{module.path}" for module in modules]
     unmatched = [glob for glob in globs if not any(fnmatchcase(path, glob) for path in paths)]
     if unmatched:
         raise InvalidSpec(
             [
-                f"Patterns: {quote(glob)} fits no layer; they are called such as {paths[0]}."
+                f"Layer patterns: {quote(glob)} fits no layer; they are called such as {paths[0]}."
                 for glob in unmatched
             ]
         )

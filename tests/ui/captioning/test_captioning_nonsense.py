@@ -230,7 +230,7 @@ def test_a_dataset_that_goes_while_it_is_open(tab: CaptioningTab, desk: Services
         lambda: tab.handle_card_action(values, typed("001.png", "x", "bear, number 1"), by(OWNER))
     )
     assert "no image '001.png'" in told.replace("&#x27;", "'")
-    assert "no longer there" in answered(lambda: tab.edit_tools.replace_text(values, by(OWNER)))
+    assert "no longer exist" in answered(lambda: tab.edit_tools.replace_text(values, by(OWNER)))
     shutil.rmtree(folder)
     for act in (
         lambda: tab.handle_card_action(values, typed("002.png", "x", ""), by(OWNER)),

@@ -365,7 +365,7 @@ def test_answers_become_lists(desk: Services, tab: CaptioningTab, by: Any) -> No
     id = started[tab.clip_search.job_id]
     job = desk.home.jobs.get(id)
     assert job
-    assert describe_job(job.kind, job.spec) == "classes of the pictures of bears"
+    assert describe_job(job.kind, job.spec) == "classes of the images of bears"
     desk.home.jobs.claim("cpu")
     desk.home.jobs.finish(id, "done", found)
     values = page(tab) | {tab.clip_search.job_id: id}
