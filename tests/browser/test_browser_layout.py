@@ -119,6 +119,7 @@ def test_a_laptop_shows_all_of_txt2img_before_and_after_generate(
     page.locator("#txt2img-prompt textarea").fill("a photo of a red ball on a beach")
     page.locator("#generate").click()
     expect(page.locator("#live [data-state=done]")).to_be_visible(timeout=60_000)
+    expect(page.locator("#result img").first).to_be_visible()
     after = ["#live", "#result", "#reuse-seed", "#send-txt2img-inpaint", "#upscale-txt2img"]
     assert list_out_of_view(page, [*parts, *after]) == []
     assert list_overlaps(page, [*parts, *after]) == []

@@ -163,7 +163,8 @@ def select_modules(
     if not trained:
         raise InvalidSpec(
             [
-                "Target layers: no layer is left to train; choose other targets, or train the other part."
+                "Target layers: no layer is left to train; choose other targets, or train the "
+                "other part."
             ]
         )
     if train_norm and not any(module.is_norm for module in trained):
