@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from support.browser import Studio, go, place, put, shot, state
 
 LAPTOP, PHONE = (1280, 800), (390, 844)
+pytestmark = pytest.mark.slow
 PROMPT = "a photo of a red ball on a beach"
 LONG = {"prompt": PROMPT, "steps": 150, "width": 256, "height": 256, "num_images": 4}
 
@@ -27,11 +28,11 @@ def focused(page: Page) -> str:
 
 
 def wait_for_focus(page: Page, part: str) -> None:
-    page.wait_for_function(
-        "part => { const held = document.activeElement; return `${held.className} #${held.id}"
-        " ${held.closest('.block')?.id ?? ''}`.includes(part) }",
-        arg=part,
-    )
+    for _ in range(300):
+        if part in focused(page):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the focus is in {focused(page)}, not in {part}")
 
 
 def assert_in_view(page: Page, selector: str) -> None:
