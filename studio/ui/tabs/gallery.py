@@ -26,7 +26,7 @@ from studio.ui.components.image_grid import (
     parse_keys,
 )
 from studio.ui.errors import report_errors, show_info
-from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.events import EVENT_OPTIONS, ROW_EVENT_OPTIONS, Updates, visitor_from_request
 from studio.ui.private_gradio import event_payload
 from studio.ui.tab import Tab
 from studio.ui.tabs.gallery_page import GalleryPage, build_contents, find_paths
@@ -106,8 +106,7 @@ class GalleryTab:
             {*shown, *self.exports.form.inputs},
             outputs,
             preprocess=False,
-            trigger_mode="multiple",  # a star, then the next image
-            **EVENT_OPTIONS,
+            **ROW_EVENT_OPTIONS,  # a star, then the next image
         )
         self.pin.click(self.toggle_pin, shown, self.view_outputs, **EVENT_OPTIONS)
         self.add.click(

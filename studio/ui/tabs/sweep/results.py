@@ -25,6 +25,7 @@ from studio.storage.verdicts import MAX_EXPORT_CHARS, parse_exported_verdicts
 from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     read_sent_text,
@@ -181,8 +182,7 @@ class SweepView:
             self.handle_action,
             selection,
             self.outputs,
-            trigger_mode="multiple",  # a note, then a star
-            **EVENT_OPTIONS,
+            **ROW_EVENT_OPTIONS,  # a note, then a star
         )
         self.pane.wire(
             self.toggle_pin,

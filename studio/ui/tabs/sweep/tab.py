@@ -32,6 +32,7 @@ from studio.ui.errors import report_errors, show_info, show_warning
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     look_at_js,
@@ -334,8 +335,7 @@ class SweepTab:
             self.handle_grid_action,
             self.view.selection_inputs,
             self.outputs,
-            trigger_mode="multiple",
-            **EVENT_OPTIONS,
+            **ROW_EVENT_OPTIONS,
         )
         self.history_accordion.expand(
             self.refresh_sweep_list, self.view.sweep_id, self.sweep_list, **EVENT_OPTIONS
