@@ -67,12 +67,13 @@ def settings_of(result: CompletedProcess[str], *names: str) -> list[tuple[Any, .
     ],
     ids=["scheduler", "clip_skip"],
 )
-def test_every_cell_that_cannot_be_is_named(plan: Plan, axis: dict[str, Any]) -> None:
+def test_every_value_that_cannot_be_is_named(plan: Plan, axis: dict[str, Any]) -> None:
     """The last cell is one that can, and all have the same model, LoRAs and images."""
     result = plan(axis, SEEDS)
     assert result.returncode == 2
     check_sentence(result.stderr)
-    assert result.stderr.count("Cell ") == 2
+    for value in axis["values"][:2]:
+        assert str(value) in result.stderr.replace("Cell 1, 1", "").replace("Cell 2, 1", "")
 
 
 def test_open_settings_are_the_models_own(plan: Plan, studio: Studio) -> None:

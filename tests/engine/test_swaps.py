@@ -77,11 +77,11 @@ def test_attention_token_by_token(bench: WorkerContext) -> None:
             module for name, module in model.denoiser.named_modules() if name.endswith("attn2")
         )
         generator = torch.Generator().manual_seed(3)
-        places = torch.randn(1, 6, attention.to_q.in_features, generator=generator)
+        places = torch.randn(1, 6, attention.query_dim, generator=generator)
         with use_swaps(model.denoiser, model.stack_rows([row])):
             ours = attention(places, encoder_hidden_states=row["prompt_embeds"])
         original, edited = row["prompt_embeds"], row["swap_embeds"]
-        heads, width = attention.heads, attention.to_q.out_features // attention.heads
+        heads, width = attention.heads, attention.inner_dim // attention.heads
         query, values = attention.to_q(places)[0], attention.to_v(edited)[0]
         before = 1 + count["a red"]
         behind = before + count["green house"]
