@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
 def format_result(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is printed: a line for each image, or why nothing was done."""
     if not result["rows"] and not result["failed"]:
-        subject = f"all {result['kept']:,} pictures have"
+        subject = f"all {result['kept']:,} images have"
         if result["kept"] == 1:
-            subject = "the picture has"
+            subject = "the image has"
         yield (
             f"Nothing to do: {subject} a caption already. --mode replace writes all anew, "
             "--mode append adds to them."
@@ -68,7 +68,7 @@ def raise_failures(result: Mapping[str, Any]) -> None:
     if not failures:
         return
     plural = "s" if len(failures) > 1 else ""
-    lines = [f"{len(failures)} picture{plural} could not be captioned:"]
+    lines = [f"{len(failures)} image{plural} could not be captioned:"]
     lines += [f"{failure['file']} {failure['error']}" for failure in failures[:MAX_LISTED_FAILURES]]
     if len(failures) > MAX_LISTED_FAILURES:
         lines.append(f"… and {len(failures) - MAX_LISTED_FAILURES} more.")

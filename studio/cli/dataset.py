@@ -51,7 +51,7 @@ def inspect_dataset(home: Home, folder: str, rules: LintRules) -> dict[str, Any]
 def format_report(report: dict[str, Any]) -> str:
     """Return the same for people."""
     lines = [
-        f"{report['name']}: {report['pictures']} pictures, {report['captioned']} with a caption "
+        f"{report['name']}: {report['pictures']} images, {report['captioned']} with a caption "
         f"({report['layout']})"
     ]
     repeats = ", ".join(

@@ -48,7 +48,7 @@ class DatasetRegistry:
         """Return a dataset as it is now. Raises DatasetError."""
         names = self.list_names(visitor)
         if name not in names:
-            known_names = ", ".join(names) or "none yet: send pictures"
+            known_names = ", ".join(names) or "none yet; send images"
             raise DatasetError(f"There is no dataset {quote(name)}; there is {known_names}.")
         folder = self.dataset_store.registry.find_folder(name).resolve()
         with self._lock:
@@ -93,7 +93,7 @@ class DatasetRegistry:
         try:
             dataset.examine(report)
         except (StudioError, OSError):
-            log.exception("the pictures of %s could not be looked at", dataset.name)
+            log.exception("the images of %s could not be read", dataset.name)
         finally:
             self._scan_progress.pop(dataset.name, None)
 

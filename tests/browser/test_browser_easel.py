@@ -98,7 +98,7 @@ def test_brush_eraser_undo_and_all_else_stays_to_the_last_bit(
     expect(page.locator("#inpaint-easel .easel-empty")).to_be_visible()
     shot(page, "inpaint-empty")
     page.locator("#inpaint-generate").click()
-    expect(page.locator(".toast-body")).to_contain_text("Picture: there is none yet")
+    expect(page.locator(".toast-body")).to_contain_text("Image: required")
     page.locator(".toast-close").first.click()
     go(page, "txt2img")
     ask(page, prompt="a photo of a red house by a lake", steps=12, seed=7)
@@ -254,7 +254,7 @@ def test_the_part_that_will_be_painted_is_drawn_around(
     assert rows[-1] < wide[3]
     page.keyboard.press("Control+z")
     page.locator("#inpaint-inpaint-area input").click()
-    page.get_by_role("option", name="whole picture").click()
+    page.get_by_role("option", name="whole image").click()
     expect(easel(page, "inpaint")).to_have_attribute("data-box", "")
 
 
@@ -287,6 +287,7 @@ def test_a_drawing_becomes_a_picture_and_a_larger_one(
     assert (drawn == 255).all(axis=2).sum() > 5000
     assert np.abs(pixels(made) - drawn).mean() > 20  # not the drawing
 
+    page.locator("#img2img-resize > button").click()
     page.locator("#img2img-by input").first.fill("1.5")
     page.locator("#img2img-by input").first.blur()
     expect(page.locator("#img2img-width input")).to_have_value("192")
@@ -347,7 +348,7 @@ def test_hostile_pictures_are_refused_in_words_and_good_ones_follow(
         page = visit(shared)
         go(page, title)
         for data, why in (
-            (b"<script>alert(1)</script>", "no picture that can be read"),
+            (b"<script>alert(1)</script>", "not a readable image"),
             (half, "damaged or cut off"),
             (png(Image.new("1", (13000, 13000))), "million"),
             (png(Image.new("RGB", (3, 3))), "only 3 x 3"),
@@ -389,7 +390,7 @@ def test_many_pictures_and_any_two_compared(shared: Studio, visit: Callable[...,
         timeout=90_000
     )
     expect(page.locator("#img2img-list .one[data-state=failed]")).to_contain_text(
-        "README.md is no picture that can be read"
+        "README.md is not a readable image"
     )
     page.locator("#img2img-list").scroll_into_view_if_needed()
     page.reload()

@@ -229,7 +229,7 @@ def test_captions_are_edited_kept_and_undone(
     fill(page, "album-filter", "tokens:>")
     expect(page.locator("#album-note .faults")).to_be_visible()
     fill(page, "album-filter", '"<script>" 日本 -bear')
-    expect(page.locator("#album-count")).to_contain_text("No picture")
+    expect(page.locator("#album-count")).to_contain_text("No images match")
     fill(page, "album-filter", "")
     expect(page.locator("#album-cards .album-card")).to_have_count(6)
 
@@ -280,7 +280,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     page.locator("#tool-how").get_by_label("Regular expression").check()
     fill(page, "tool-find", "(((")
     page.locator("#tool-apply").click()
-    expect(page.locator(".toast-body")).to_contain_text("no pattern that can be used")
+    expect(page.locator(".toast-body")).to_contain_text("is not a usable regular expression")
     page.locator(".toast-close").first.click()
 
     # tags
@@ -307,7 +307,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
         expect(page.locator(f"#tool-findings [data-kind={kind}]")).to_be_visible()
     shot(page, "captions-lint")
     page.locator("#tool-findings [data-kind=trigger]").get_by_role(
-        "button", name="Mend all"
+        "button", name="Fix all"
     ).click()
     expect(page.locator("#tool-findings [data-kind=duplicate]")).to_be_visible()
     expect(page.locator("#tool-findings [data-kind=trigger]")).to_have_count(0)
@@ -344,7 +344,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     page.locator("#tool-card > button").click()
     fill(page, "tool-author", "the studio's painter")
     page.locator("#tool-say").click()
-    expect(page.locator("#tool-known")).to_contain_text("Of 8 of 8 pictures")
+    expect(page.locator("#tool-known")).to_contain_text("8 of 8 have a source")
     page.locator("#tool-export").click()
     with page.expect_download() as download:
         page.locator("#tool-file a").first.click()

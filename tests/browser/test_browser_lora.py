@@ -181,7 +181,7 @@ def test_what_cannot_be_is_said(shelf: Studio, visit: Callable[..., Page]) -> No
     toast = page.locator(".toast-body")
     for prompt, said in (
         (PROMPT, "large is for Stable Diffusion XL"),
-        (f"{PROMPT} <lora:large:1>", "large is there twice"),
+        (f"{PROMPT} <lora:large:1>", "large is listed twice"),
     ):
         put(page, prompt=prompt)
         page.locator("#generate").click()
@@ -231,7 +231,7 @@ def test_cards(shelf: Studio, visit: Callable[..., Page], width: int) -> None:
     ):
         expect(card).to_contain_text(words)
     expect(page.locator("#models-list .card.bad[data-name=old]")).to_contain_text(
-        "can carry programs"
+        "can contain programs"
     )
     expect(page.locator("#models-list .card.bad[data-name=cut]")).to_contain_text("cut off")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -258,7 +258,7 @@ def test_the_owner_adds_a_file_and_a_preset_keeps_it(
     field = page.locator("#models-drop input[type=file]")
     field.set_input_files(tmp_path / "not.safetensors")
     expect(page.locator(".toast-body").first).to_contain_text(
-        "not.safetensors is no safetensors file"
+        "not.safetensors is not a safetensors file"
     )
     page.locator(".toast-close").first.click()
     field.set_input_files(tmp_path / "fresh.safetensors")

@@ -56,12 +56,12 @@ def test_a_click_moves_a_file(
     go(page, "Models")
     library = page.locator("#models-list")
     vae = library.locator(".card[data-name=vae-ft-mse]")
-    expect(vae).to_contain_text("It works where it is; it belongs in vae/.")
+    expect(vae).to_contain_text("It works here, but belongs in vae/.")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     shot(page, f"models-mixed-{width}-{scheme}")
     vae.get_by_role("button", name="Move to vae/").click()
     outcome = page.locator("#models-outcome")
-    expect(outcome).to_contain_text("vae-ft-mse.safetensors is in vae/")
+    expect(outcome).to_contain_text("vae-ft-mse.safetensors is now in vae/")
     assert page.locator(".toast-body").count() == 0
     expect(vae.get_by_role("button", name="Move to vae/")).to_have_count(0)
     assert (mixed_up.home / "vae" / "vae-ft-mse.safetensors").is_file()
@@ -69,7 +69,7 @@ def test_a_click_moves_a_file(
     taken = library.locator(".card[data-name='models/taken']")
     taken.get_by_role("button", name="Move to loras/").click()
     expect(page.locator(".toast-body").last).to_contain_text(
-        "There is a file taken.safetensors in loras/ already"
+        "There is already a file taken.safetensors in loras/"
     )
     expect(taken).to_be_visible()
     expect(library.locator(".card.bad", has_text="web page")).to_be_visible()

@@ -57,7 +57,7 @@ def test_template_style_and_list(words: Studio, visit: Callable[..., Page], tmp_
     box.fill("a red ball\n--foo 1")
     expect(page.locator("#txt2img-prompt-list-summary")).to_contain_text("Line 2")
     box.fill("a red ball\n--prompt 'a blue boat' --steps 2")
-    expect(page.locator("#txt2img-prompt-list-summary")).to_contain_text("2 jobs, 2 pictures")
+    expect(page.locator("#txt2img-prompt-list-summary")).to_contain_text("2 jobs, 2 images")
     page.locator("#txt2img-queue-list").click()
     expect(box).to_have_value("")
     state(page, "done")

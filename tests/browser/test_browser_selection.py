@@ -31,7 +31,7 @@ def folder(shared: Studio) -> Path:
 
 
 def box(page: Page, key: str) -> Locator:
-    return page.get_by_role("checkbox", name=f"Tick {key}.png", exact=True)
+    return page.get_by_role("checkbox", name=f"Select {key}.png", exact=True)
 
 
 def ticked(page: Page, count: int) -> None:
@@ -50,7 +50,7 @@ def test_ticked_pictures_and_what_is_done_to_them(
     page = visit(shared)
     opened(page, "dots")
     bar = page.locator("#album-cards .album-bar")
-    expect(bar).to_contain_text(f"None ticked: what you do is done to all {COUNT} pictures")
+    expect(bar).to_contain_text(f"None selected: actions apply to all {COUNT} images")
 
     # one, a range, a range back; by keyboard
     box(page, "02").click()
@@ -111,7 +111,7 @@ def test_ticked_pictures_and_what_is_done_to_them(
     ticked(page, 18)  # 15 odd ones, and 02, 06, 08
     press(page, "none")
     ticked(page, 0)
-    expect(bar).to_contain_text("the 15 pictures shown")
+    expect(bar).to_contain_text("the 15 images shown")
     page.locator("#album-cards .album-card img").first.click()
     page.keyboard.press("Control+a")
     ticked(page, 15)
@@ -138,7 +138,7 @@ def test_ticked_pictures_and_what_is_done_to_them(
     page.locator("#caption-mode input").click()
     page.get_by_role("option", name="Append", exact=True).click()
     page.locator("#caption-start").click()
-    expect(page.locator("#caption-doing")).to_contain_text("1 picture captioned", timeout=120_000)
+    expect(page.locator("#caption-doing")).to_contain_text("1 image captioned", timeout=120_000)
     assert [file.stem for file in sorted(folder.glob("*.txt")) if len(file.read_text()) > 12] == [
         "00"
     ]
@@ -197,7 +197,7 @@ def test_repeats_and_near_duplicates(shared: Studio, visit: Callable[..., Page])
     expect(page.locator("#album-cards .album-card")).to_have_count(4, timeout=120_000)
     expect(page.locator("#album-cards .album-about").first).to_contain_text("best of 2")
     shot(page, "captions-twins")
-    page.get_by_role("button", name="set the other aside").first.click()
+    page.get_by_role("button", name="exclude the other").first.click()
     expect(page.locator("#album-cards .album-card")).to_have_count(3)
     page.locator("#album-undo").click()
     expect(page.locator("#album-cards .album-card")).to_have_count(4)

@@ -58,9 +58,9 @@ def test_shown_then_written_then_nothing_to_do(studio: Studio, folder: Path) -> 
     again = studio(str(folder))
     assert again.returncode == 0
     assert again.stdout.splitlines() == [
-        "Nothing to do: all 3 pictures have a caption already. --mode replace writes all anew, --mode append adds to them."
+        "Nothing to do: all 3 images have a caption already. --mode replace writes all anew, --mode append adds to them."
     ]
-    assert "the picture has a caption" in studio(str(folder), "--picture", "001.png").stdout
+    assert "the image has a caption" in studio(str(folder), "--picture", "001.png").stdout
     told = json.loads(studio(str(folder), "--json").stdout)
     assert (
         told["count"],

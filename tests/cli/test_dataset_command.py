@@ -69,7 +69,7 @@ def test_for_people(tmp_path: Path, studio: Studio) -> None:
     (tmp_path / "img" / "3_sun" / "b.txt").write_text("a sun,  , a sun")
     done = studio(tmp_path / "home", str(tmp_path / "img"))
     assert done.returncode == 0
-    assert "img: 2 pictures, 1 with a caption (kohya)" in done.stdout
+    assert "img: 2 images, 1 with a caption (kohya)" in done.stdout
     assert "10_moon rock x 10, 3_sun x 3" in done.stdout
     assert "untidy" in done.stdout
     assert "has no caption; 'moon rock', its folder's name" in done.stdout

@@ -81,7 +81,7 @@ def test_the_estimate_names_no_style(tab: Txt2Img) -> None:
 def test_a_list_says_how_many_jobs_it_makes_and_what_is_wrong(tab: Txt2Img) -> None:
     box = tab.prompt_list
     shown = box.describe({box.text: "a\n--prompt b --n_iter 3\n", **page(tab)})
-    assert "2 jobs, 4 pictures" in shown
+    assert "2 jobs, 4 images" in shown
     shown = box.describe({box.text: "a\n--foo 1\n--prompt b --steps 9999", **page(tab)})
     assert "Line 2" in shown
     assert box.describe({box.text: "  ", **page(tab)}) == ""

@@ -76,14 +76,13 @@ const paint = () => {
   const {shown = 0, whole = true, locked = true} = options();
   bar.hidden = !options().dataset;
   bar.dataset.ticked = ticked.size;
-  const done = 'what you do is done to';
   const those = whole
-    ? `all ${counted(shown, 'picture')}`
-    : `the ${counted(shown, 'picture')} shown`;
+    ? `all ${counted(shown, 'image')}`
+    : `the ${counted(shown, 'image')} shown`;
   state.textContent = ticked.size
-    ? `${counted(ticked.size, 'picture')} ticked: ${done} ${ticked.size === 1 ? 'it' : 'them'}`
-    : `None ticked: ${done} ${those}`;
-  all.textContent = `tick all ${shown.toLocaleString('en')}${whole ? '' : ' shown'}`;
+    ? `${counted(ticked.size, 'image')} selected: actions apply to ${ticked.size === 1 ? 'it' : 'them'}`
+    : `None selected: actions apply to ${those}`;
+  all.textContent = `select all ${shown.toLocaleString('en')}${whole ? '' : ' shown'}`;
   all.hidden = !shown;
   none.hidden = !ticked.size;
   aside.hidden = !ticked.size || locked;
@@ -152,8 +151,8 @@ const build = given => {
     send(card);
     walk(card, 1, 'textarea');
   });
-  card.tick = make('input', {type: 'checkbox', title: 'Shift: all from the one ticked last'});
-  card.tick.setAttribute('aria-label', `Tick ${given.key}`);
+  card.tick = make('input', {type: 'checkbox', title: 'Shift: select all from the last one selected'});
+  card.tick.setAttribute('aria-label', `Select ${given.key}`);
   card.tick.addEventListener('click', event => range(card, event.shiftKey)); // Space clicks too
   card.tick.addEventListener('keydown', event => {
     const by = {ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1}[event.key];

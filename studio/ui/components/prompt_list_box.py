@@ -22,6 +22,7 @@ from studio.services.submission import Services
 from studio.services.visitor import Visitor
 from studio.ui.errors import report_errors, show_warning
 from studio.ui.events import EVENT_OPTIONS, UNQUEUED_EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.views.common import pluralize
 from studio.ui.views.images import render_note
 
 
@@ -84,7 +85,7 @@ class PromptListBox:
         except InvalidSpec as error:
             return render_note("\n".join(error.faults))
         num_images = sum(request.num_images for request in requests)
-        sentences = [f"{len(requests)} jobs, {num_images} pictures."]
+        sentences = [f"{pluralize(len(requests), 'job')}, {pluralize(num_images, 'image')}."]
         sentences += [note for prompt in prompts for note in prompt.notes]
         return render_note(" ".join(sentences))
 
