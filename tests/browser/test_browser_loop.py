@@ -306,9 +306,7 @@ def test_many_captions_at_once(shared: Studio, visit: Callable[..., Page], tmp_p
     for kind in ("missing", "twice", "duplicate", "trigger"):
         expect(page.locator(f"#tool-findings [data-kind={kind}]")).to_be_visible()
     shot(page, "captions-lint")
-    page.locator("#tool-findings [data-kind=trigger]").get_by_role(
-        "button", name="Fix all"
-    ).click()
+    page.locator("#tool-findings [data-kind=trigger]").get_by_role("button", name="Fix all").click()
     expect(page.locator("#tool-findings [data-kind=duplicate]")).to_be_visible()
     expect(page.locator("#tool-findings [data-kind=trigger]")).to_have_count(0)
     page.locator("#tool-findings [data-kind=twice] li button").click()

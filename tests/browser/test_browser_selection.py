@@ -50,7 +50,7 @@ def test_ticked_pictures_and_what_is_done_to_them(
     page = visit(shared)
     opened(page, "dots")
     bar = page.locator("#album-cards .album-bar")
-    expect(bar).to_contain_text(f"None selected: actions apply to all {COUNT} images")
+    expect(bar).to_contain_text(f"Nothing selected: actions apply to all {COUNT} images")
 
     # one, a range, a range back; by keyboard
     box(page, "02").click()

@@ -81,7 +81,7 @@ const paint = () => {
     : `the ${counted(shown, 'image')} shown`;
   state.textContent = ticked.size
     ? `${counted(ticked.size, 'image')} selected: actions apply to ${ticked.size === 1 ? 'it' : 'them'}`
-    : `None selected: actions apply to ${those}`;
+    : `Nothing selected: actions apply to ${those}`;
   all.textContent = `select all ${shown.toLocaleString('en')}${whole ? '' : ' shown'}`;
   all.hidden = !shown;
   none.hidden = !ticked.size;

@@ -23,7 +23,6 @@ from studio.core.generation.family_rules import (
     resolve_noise_schedule,
 )
 from studio.core.generation.request import GenerationRequest
-from studio.core.sweeps.cost import count_unet_rows
 from studio.errors import BadFile, BadPicture, InvalidSpec, StudioError
 from studio.services.submission import Services
 from studio.services.visitor import Visitor
@@ -555,7 +554,6 @@ class GenerationTab:
             resolved,
             self.services.home.gallery.get_seconds_per_megapixel(request.model),
             gallery.estimate_unet_work(resolved),
-            count_unet_rows(resolved, resolved.size),
         )
         counts = self.count_tokens(request) if tokens is None else tokens
         return self.fault_places.render(text, tokens=counts)

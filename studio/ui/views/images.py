@@ -180,16 +180,13 @@ def format_lora_weights(use: LoraUse) -> str:
     return f"{use.unet:g} image, {use.text_encoder:g} text"
 
 
-def describe_estimate(
-    request: GenerationRequest, rate: float | None, work: float, num_model_calls: int
-) -> str:
+def describe_estimate(request: GenerationRequest, rate: float | None, work: float) -> str:
     """Return in a line what a request will take, before it is sent.
 
     Args:
         request: What is asked for, with its size and steps filled in.
         rate: Seconds per unit of `work`, as measured here; None if nothing was.
         work: Work of one image.
-        num_model_calls: Predictions of one image.
     """
     steps = []
     if request.effective_steps or not request.has_hires_pass:
@@ -199,7 +196,7 @@ def describe_estimate(
     total_steps = " + ".join(steps)
     if request.num_images > 1:
         total_steps += f" × {request.num_images} images"
-    parts = [total_steps, f"{num_model_calls * request.num_images} predictions"]
+    parts = [total_steps]
     if request.has_hires_pass:
         size = (request.width or 0, request.height or 0)
         width, height = upscale_size(size, request.hires_scale)
