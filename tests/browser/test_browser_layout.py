@@ -183,6 +183,7 @@ def test_wide_screens_show_what_is_needed_in_every_tab(
         if tab in IMAGE_TABS.values():
             parts += [f"#{tab}-easel", f"#{tab}-live", f"#{tab}-strength"]
             expect(page.locator(f"#{tab}-easel .easel-empty")).to_be_visible()
+            expect(page.locator(f"#tab-{tab}[data-seen]:not([inert])")).to_be_visible()  # filled
         expect(page.locator(parts[0])).to_be_visible()
         assert list_out_of_view(page, parts) == [], title
         assert list_overlaps(page, parts) == [], title
@@ -213,6 +214,7 @@ def test_a_phone_shows_the_image_first_and_generate_under_the_thumb(
     assert list_out_of_view(page, ["#live", "#txt2img-prompt", "#generate", "#stop"]) == []
     page.locator("#generate").click()
     expect(page.locator("#live [data-state=done]")).to_be_visible(timeout=60_000)
+    expect(page.locator("#result img").first).to_be_visible()
     image, prompt, generate = look(page, ["#result", "#txt2img-prompt", "#generate"])
     assert image["bottom"] <= prompt["top"]
     assert PHONE[1] - generate["bottom"] < 20  # at the lower edge, wherever the page is scrolled to

@@ -34,7 +34,7 @@ def test_template_style_and_list(words: Studio, visit: Callable[..., Page], tmp_
     page = visit(words)
     put(page, prompt="a {red|blue} __thin__", negative_prompt="", seed=4, **QUICK)
     page.locator("#txt2img-negative-prompt textarea").click()
-    expect(page.locator("#estimate")).to_contain_text("there is thing")
+    expect(page.locator("#estimate")).to_contain_text("available: thing")
 
     put(page, prompt="a {red|blue} __thing__")
     page.locator("#txt2img-styles-block").get_by_text("Styles").first.click()
