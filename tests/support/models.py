@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,17 @@ def make_toy(
     folder: Path, kind: str, width: int = 0, prediction: str = "v_prediction", channels: int = 4
 ) -> None:
     """A model folder of that kind of pipeline with random weights; `width` is that of its prompts, `channels` of its U-Net."""
+    # SD 2.x is told from SD 1.x by the width of its prompts
+    width = width or (32 if kind.startswith("StableDiffusionXL") else 1024)
+    made = build_toy(kind, width, prediction, channels)
+    shutil.copytree(made.name, folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def build_toy(
+    kind: str, width: int, prediction: str, channels: int
+) -> tempfile.TemporaryDirectory[str]:
+    """Such a model as long as this process lives: many tests have the same."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
     from transformers import (
@@ -25,8 +39,6 @@ def make_toy(
     torch.manual_seed(5)
     large = kind.startswith("StableDiffusionXL")
     tokenizer = CLIPTokenizer.from_pretrained(POCKET, subfolder="tokenizer")
-    # SD 2.x is told from SD 1.x by the width of its prompts
-    width = width or (32 if large else 1024)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -87,6 +99,8 @@ def make_toy(
     }
     if large:
         parts |= {"text_encoder_2": CLIPTextModelWithProjection(text), "tokenizer_2": tokenizer}
+    kept = tempfile.TemporaryDirectory()
+    folder = Path(kept.name)
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     index = {
@@ -104,6 +118,7 @@ def make_toy(
     absent = {"safety_checker": [None, None], "feature_extractor": [None, None]}
     index |= {"force_zeros_for_empty_prompt": True} if large else absent
     (folder / "model_index.json").write_text(json.dumps(index))
+    return kept
 
 
 CHAT_TEMPLATE = (
@@ -115,6 +130,12 @@ CHAT_TEMPLATE = (
 
 def make_toy_z_image(folder: Path, shift: float = 3.0, vae_channels: int = 4) -> None:
     """A Z-Image folder with random weights; its tokenizer has a token for each byte."""
+    shutil.copytree(build_toy_z_image(shift, vae_channels).name, folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def build_toy_z_image(shift: float, vae_channels: int) -> tempfile.TemporaryDirectory[str]:
+    """Such a model as long as this process lives."""
     import torch
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -174,6 +195,8 @@ def make_toy_z_image(folder: Path, shift: float = 3.0, vae_channels: int = 4) ->
     with torch.no_grad():  # an untrained one ends in zeros, and would predict nothing
         for weight in parts["transformer"].parameters():
             weight.normal_(0, 0.1)
+    kept = tempfile.TemporaryDirectory()
+    folder = Path(kept.name)
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     libraries = dict.fromkeys(("text_encoder", "tokenizer"), "transformers")
@@ -186,3 +209,4 @@ def make_toy_z_image(folder: Path, shift: float = 3.0, vae_channels: int = 4) ->
         },
     }
     (folder / "model_index.json").write_text(json.dumps(index))
+    return kept

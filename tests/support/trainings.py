@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,22 +45,11 @@ def silent(progress: Progress) -> None:
     """A report that nobody hears."""
 
 
-@functools.cache
-def make_models() -> tempfile.TemporaryDirectory[str]:
-    """The models of all homes of this process; they go with it."""
-    folder = tempfile.TemporaryDirectory()
-    for name, kind, width, prediction in (
-        ("tiny", "StableDiffusionPipeline", 32, "epsilon"),
-        ("tiny-v", "StableDiffusionPipeline", 32, "v_prediction"),
-        ("toy-sdxl", "StableDiffusionXLPipeline", 32, ""),
-    ):
-        make_toy(Path(folder.name) / name, kind, width, prediction)
-    return folder
-
-
 def make_home(home: Path) -> Path:
     """tiny (SD 1.x), tiny-v (the same, v-prediction), toy-sdxl; the dataset small, and other with other pictures."""
-    shutil.copytree(make_models().name, home / "models")
+    make_toy(home / "models" / "tiny", "StableDiffusionPipeline", 32, "epsilon")
+    make_toy(home / "models" / "tiny-v", "StableDiffusionPipeline", 32, "v_prediction")
+    make_toy(home / "models" / "toy-sdxl", "StableDiffusionXLPipeline", 32)
     make_small_dataset(home)
     make_small_dataset(home, "other", 4)
     return home
