@@ -155,10 +155,10 @@ def test_exact_cells_of_lora_weights_sizes_prompts_and_models(
     desk: WorkerContext, prompts: list[str]
 ) -> None:
     sizes = axis("size", ["64x64", "64x96"])
-    mixed = spec(axis("lora_weight", [0, 0.5, 1], lora="moon"), sizes, axis("prompt", prompts))
-    loras = spec(
-        axis("lora", ["None", "moon", "sun"]), axis("lora_text_encoder", [0, 1]), loras=["moon"]
-    )
+    weights = axis("lora_weight", [0, 0.5, 1], lora="moon")
+    mixed = spec(weights, sizes, axis("prompt", prompts), steps=2)
+    names = axis("lora", ["None", "moon", "sun"])
+    loras = spec(names, axis("lora_text_encoder", [0, 1]), loras=["moon"], steps=2)
     models = spec(axis("model", ["pocket", "toy-sdxl"]), axis("steps", [2, 3]))
     seen = []
     for one in (mixed, loras, models):
@@ -170,7 +170,7 @@ def test_exact_cells_of_lora_weights_sizes_prompts_and_models(
             single = generate(desk, cell.request.model_dump(mode="json"), quiet)["pictures"][0]
             seen.append(pixels(kept[cell.key].path))
             assert np.array_equal(pixels(single["path"]), seen[-1]), cell.labels
-    base = generate(desk, BASE | {"prompt": "a boat"}, quiet)["pictures"][0]
+    base = generate(desk, BASE | {"prompt": "a boat", "steps": 2}, quiet)["pictures"][0]
     assert np.array_equal(pixels(base["path"]), seen[0])
     assert not np.array_equal(seen[0], seen[2 * len(prompts)])  # weight 0 is the base
 
@@ -198,7 +198,7 @@ def test_each_digest_is_computed_once_and_tags_are_lifted_once_a_cell(
     desk: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = desk.home.sweeps.save(
-        spec(axis("seed", "1-4"), axis("steps", "1-4"), prompt="a boat <lora:moon:0.5>"), "local"
+        spec(axis("seed", "1-2"), axis("steps", "1-2"), prompt="a boat <lora:moon:0.5>"), "local"
     )
     digests: Counter[str] = Counter()
     lifted: Counter[int] = Counter()
@@ -216,10 +216,10 @@ def test_each_digest_is_computed_once_and_tags_are_lifted_once_a_cell(
     monkeypatch.setattr(request, "_compute_digest", compute_digest)
     counting = SimpleNamespace(**vars(lora_use) | {"extract_tags": extract_tags})
     monkeypatch.setattr(request, "lora_use", counting)
-    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (16, 0, 0)
-    assert len(digests) == 2 * 16  # the key of each cell and the digest of its image
+    assert counted(run_sweep(desk, {"sweep": id}, quiet)) == (4, 0, 0)
+    assert len(digests) == 2 * 4  # the key of each cell and the digest of its image
     assert set(digests.values()) == {1}
-    assert lifted[1] == 16 + 1  # the base has the tag as well
+    assert lifted[1] == 4 + 1  # the base has the tag as well
 
 
 # ---- fast -----------------------------------------------------------------------------------------------------------
@@ -306,22 +306,22 @@ def test_calls_and_rows_are_as_many_as_they_have_to_be(desk: WorkerContext, most
 def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(
     desk: WorkerContext,
 ) -> None:
-    axes = axis("scheduler", ["Euler", "DDIM", "Heun", "UniPC"]), axis("guidance", [1, 4])
+    axes = axis("scheduler", ["Euler", "Heun"]), axis("guidance", [1, 4])
     _, fast = ran(desk, spec(*axes, fast=True))
-    assert counted(fast) == (8, 0, 0)
+    assert counted(fast) == (4, 0, 0)
     assert fast["calls"] == 5
     assert fast["rows"] == plan_sweep(spec(*axes)).cost_estimate.rows
     exact_id, exact = ran(desk, spec(*axes))
-    assert counted(exact) == (8, 0, 0)
-    assert exact["calls"] == 3 * 3 * 2 + 5 * 2  # nothing taken from the batch
+    assert counted(exact) == (4, 0, 0)
+    assert exact["calls"] == 3 * 2 + 5 * 2  # nothing taken from the batch
     _, again = ran(desk, spec(axes[0], axis("guidance", [1, 4]), fast=True, title="again"))
-    assert counted(again) == (0, 8, 0)
+    assert counted(again) == (0, 4, 0)
     _, other = ran(desk, spec(*axes, fast=True, seed=8))
-    assert counted(other) == (8, 0, 0)
+    assert counted(other) == (4, 0, 0)
     shutil.rmtree(desk.home.settings.outputs)
     desk.home.settings.outputs.mkdir()
     assert counted(run_sweep(desk, {"sweep": exact_id}, quiet)) == (
-        8,
+        4,
         0,
         0,
     )  # whatever was thrown away is made again
@@ -349,14 +349,12 @@ def test_prompts_that_change_and_branch_share_calls(desk: WorkerContext) -> None
 
 
 def test_schedulers_in_which_rounding_grows_are_painted_alone(desk: WorkerContext) -> None:
-    one = spec(
-        axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1, 2]), fast=True
-    )
+    one = spec(axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1]), fast=True)
     batches = {cell.request.scheduler: cell.request.batch_size for cell in plan_sweep(one).cells}
     assert batches == {"Euler": 8, "DDIM": 8, "DPM2": 1, "DPM2 a": 1}
     _, result = ran(desk, one)
-    assert counted(result) == (8, 0, 0)
-    assert result["calls"] == 3 + 4 * 5  # four share three calls, four take five each
+    assert counted(result) == (4, 0, 0)
+    assert result["calls"] == 3 + 2 * 5  # two share three calls, two take five each
 
 
 def test_sizes_and_long_prompts_do_not_share_a_call(desk: WorkerContext) -> None:
