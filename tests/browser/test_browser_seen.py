@@ -19,11 +19,12 @@ LONG = {"prompt": PROMPT, "steps": 150, "width": 256, "height": 256, "num_images
 
 
 def focused(page: Page) -> str:
-    """Return the classes of the focused element and of what it lies in, up to its pane."""
+    """Return the focused element's class and id, and the ids of all that it lies in."""
     return str(
         page.evaluate(
-            "() => { const held = document.activeElement; return `${held.className} #${held.id}"
-            " ${held.closest('.block')?.id ?? ''}` }"
+            "() => { let held = document.activeElement; const ids = [held.className];"
+            " for (; held; held = held.parentElement) ids.push(`#${held.id}`);"
+            " return ids.join(' ') }"
         )
     )
 
