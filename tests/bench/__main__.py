@@ -15,6 +15,7 @@ python -m tests.bench files [--toy]               a single-file checkpoint opene
 python -m tests.bench gpu [--toy]                 what only a card can tell, in eight minutes; --toy on the CPU at toy size
 python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 python -m tests.bench weight [--runs 3]           what the page costs a browser, against hello world: work, requests, tabs
+                             [--against PATH]     and against another checkout of the studio
 python -m tests.bench guests [--seconds 180]      20 clients, two of them misbehaving: what the owner notices
 """
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument(
         "--toy", action="store_true", help="of the benches of the GPU and of files: at toy size"
     )
+    parser.add_argument("--against", help="of weight: a checkout of the studio to compare with")
     parser.add_argument(
         "--kind", nargs="+", choices=DEMO_KINDS, help="of LoRA, to train the Moon with side by side"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import socket
 import statistics
@@ -66,8 +67,11 @@ def page(flags: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def served(name: str, device: str) -> Iterator[tuple[int, str, float]]:
-    """Open a page in a process of its own: its number, its address, and the seconds until it answered."""
+def served(name: str, device: str, checkout: str = "") -> Iterator[tuple[int, str, float]]:
+    """Open a page in a process of its own: its number, its address, and the seconds until it answered.
+
+    `checkout`: a folder with another version of the studio, which is opened instead.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -87,8 +91,11 @@ def served(name: str, device: str) -> Iterator[tuple[int, str, float]]:
                 device,
             ]
         )
+        place = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": checkout}} if checkout else {}
         began = time.perf_counter()
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **place
+        )
         try:
             while True:
                 if process.poll() is not None:
@@ -117,12 +124,12 @@ def _looked_at(chromium: str, address: str, ours: bool) -> tuple[float, list[flo
         view.goto(address)
         view.wait_for_selector("button.primary")
         if ours:
-            view.wait_for_function("document.querySelector('#estimate')?.innerText")
+            wait_until(view, "document.querySelector('#estimate')?.innerText")
         view.evaluate(QUIET)
         took, letters = time.perf_counter() - began, []
         if ours:
             view.get_by_role("tab", name="Training", exact=True).click()
-            view.wait_for_function("document.querySelector('#tab-training')?.inert === false")
+            wait_until(view, "document.querySelector('#tab-training')?.inert === false")
             view.evaluate(QUIET)
             meter = view.context.new_cdp_session(view)
             meter.send("Performance.enable")
@@ -143,6 +150,15 @@ def _busy(meter: Any) -> float:
         for one in meter.send("Performance.getMetrics")["metrics"]
         if one["name"] == "TaskDuration"
     )
+
+
+def wait_until(view: Any, expression: str) -> None:
+    """Wait for JavaScript to be true; the page's own rules forbid Playwright's `wait_for_function`."""
+    for _ in range(600):
+        if view.evaluate(f"Boolean({expression})"):
+            return
+        view.wait_for_timeout(100)
+    raise SystemExit(f"never true: {expression}")
 
 
 def find_chromium() -> str | None:
