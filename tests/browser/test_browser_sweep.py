@@ -200,7 +200,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
         expect(page.locator("#sweep-plan .faults")).to_contain_text(said)
     run(page)
     toast = page.locator(".toast-body")
-    for said in ("Prompt", "Width", "63", "step of 0", "'many', is not a number"):
+    for said in ("Prompt", "Width", "63", "step of 0", "'many', is neither a number"):
         expect(toast).to_contain_text(said)
     assert "Traceback" not in toast.inner_text()
     shot(page, "sweep-refused")
@@ -248,7 +248,7 @@ def test_a_reload_takes_the_sweep_up_and_it_goes_on(
     expect(page.locator(".tile[data-state=done]")).not_to_have_count(before)  # still filling
     page.locator("#sweep-stop").click()
     expect(page.locator(".sweep-head[data-state=cancelled]")).to_contain_text(
-        "what is made is kept"
+        "stopped; finished cells are kept"
     )
     kept = page.locator(".tile[data-state=done]").count()
     assert 0 < kept < 40
@@ -257,7 +257,7 @@ def test_a_reload_takes_the_sweep_up_and_it_goes_on(
     # fewer values of the same sweep: what is there is kept
     vary(page, 1, "Seed", f"1-{kept + 2}")
     plan_says(page, kept + 2)
-    expect(page.locator("#sweep-plan")).to_contain_text(f"2 new, {kept} made already")
+    expect(page.locator("#sweep-plan")).to_contain_text(f"2 new, {kept} already")
     made = len(list((shared.home / "outputs").rglob("*.png")))
     page.locator("#sweep-extend").click()
     done(page, kept + 2)

@@ -17,7 +17,7 @@ LONG = {"steps": 150, "num_images": 8}
 def open_tab(page: Page, studio: Studio) -> Page:
     tab = page.context.new_page()
     tab.goto(studio.url)
-    expect(tab.locator("#generate")).to_be_visible()
+    expect(tab.locator("#generate")).to_be_visible(timeout=120_000)
     expect(tab.locator("#estimate")).to_contain_text("steps")
     return tab
 

@@ -130,7 +130,7 @@ def shown(page: Page) -> bytes:
 
 
 def go(page: Page, tab: str = "Sweep") -> None:
-    expect(page.get_by_role("tab", name="txt2img", exact=True)).to_be_visible()
+    expect(page.get_by_role("tab", name="txt2img", exact=True)).to_be_visible(timeout=120_000)
     button = page.get_by_role("tab", name=tab, exact=True)
     if button.is_visible():
         button.click()
