@@ -239,7 +239,7 @@ def test_earlier_trainings_are_opened_and_deleted(
     expect(row).to_contain_text("done")
     shot(page, "training-shelf")
     row.get_by_role("button", name="Delete").click()
-    expect(row).to_contain_text("The LoRA files that it made stay")
+    expect(row).to_contain_text("Its LoRA files are kept")
     row.get_by_role("button", name="Delete").click()
     expect(row).to_have_count(0)
     assert (shared.home / "loras" / "brief.safetensors").is_file()
