@@ -92,4 +92,3 @@ watch('value', () => {
     new CustomEvent('studio-look', {detail: {selector: '#sweep-cell', label: 'Selected cell'}}),
   );
 });
-});
