@@ -49,6 +49,10 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on(
+            "console",  # where gradio says of a block's script that it cannot be run
+            lambda said: faults.append(said.text) if "js_on_load" in said.text else None,
+        )
+        page.on(
             "request",
             lambda asked: (
                 faults.append(f"asked {asked.url}")
