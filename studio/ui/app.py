@@ -113,9 +113,7 @@ def _wire_tabs(
         if target.upscale_image and source is not target:
             _add_send_button(services, source, target, **place, purpose="upscale")
     for source, target in product(tabs, tabs):
-        # Nobody hands anything but images to a tab that works on one.
-        takes_handoff = target.load_request or target.receive_fields
-        if source.handoff and takes_handoff and not target.source_image:
+        if source.handoff and target.id in source.handoff_targets:
             _wire_handover_buttons(source, target, tab_bar, loaded_states[target.id])
 
 

@@ -893,6 +893,7 @@ class GenerationTab:
                 if self.HANDS_RECIPES_OVER
                 else None
             ),
+            handoff_targets=("sweep",),
             load_request=self.load_request,
             receive_fields=self.receive_fields,
             receive_image=self.receive_image,

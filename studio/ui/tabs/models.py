@@ -410,4 +410,5 @@ def build(services: Services) -> Tab:
             *tab.first_steps.outputs,
         ],
         handoff=(tab.cards, tab.hand_over),
+        handoff_targets=tuple(dict.fromkeys(place for place, _field in FIELD_BY_KIND.values())),
     )

@@ -406,4 +406,5 @@ def build(services: Services) -> Tab:
         outputs=tab.outputs,
         has_text_input=True,
         handoff=(tab.actions, tab.build_handoff),
+        handoff_targets=("training",),
     )

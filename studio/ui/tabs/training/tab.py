@@ -662,4 +662,5 @@ def build(services: Services) -> Tab:
         has_text_input=True,
         load_request=tab.load_request,
         handoff=(tab.view.files, tab.view.build_handoff),
+        handoff_targets=("txt2img", "sweep"),
     )
