@@ -31,7 +31,12 @@ from studio.ui.hidden_paths import RevealedFilesMiddleware
 from studio.ui.limits import build_limits
 from studio.ui.middleware import build_middleware, check_port_free, format_host
 from studio.ui.page_building import remember_signatures
-from studio.ui.private_gradio import Page, serve_own_scripts, set_queue_poll_seconds
+from studio.ui.private_gradio import (
+    Page,
+    serve_own_scripts,
+    serve_quick_script,
+    set_queue_poll_seconds,
+)
 from studio.ui.tab import Tab
 from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img, upscale
 from studio.ui.tabs.captioning import tab as captioning
@@ -387,6 +392,7 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         },
     )
     serve_own_scripts(page)
+    serve_quick_script(page)
     addresses = [f"http://{format_host(settings.host)}:{page.server_port}{settings.root_path}"]
     if page.share_url:
         addresses.append(page.share_url)

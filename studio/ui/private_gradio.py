@@ -8,6 +8,7 @@ component or tab.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import time
 import uuid
@@ -27,6 +28,7 @@ from gradio.route_utils import get_fn
 from gradio.routes import App, file_upload_statuses
 from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import run_coro_in_background, set_task_name
+from starlette.routing import Route
 
 from studio.errors import BadFile, Busy, NotAllowed
 from studio.services.budgets import (
@@ -41,6 +43,7 @@ from studio.settings import Settings
 from studio.storage.uploads import Uploads
 from studio.ui.errors import report_errors
 from studio.ui.events import visitor_from_request
+from studio.ui.gradio_script import build_script
 from studio.ui.page_building import make_no_app
 
 # Events that run at once, and threads of handlers. Any number but gradio's 40 gives handlers
@@ -397,3 +400,20 @@ def serve_own_scripts(page: gr.Blocks) -> None:
     The link itself is there by then; only the choice of the page's template asks again.
     """
     page.share = False
+
+
+def serve_quick_script(page: gr.Blocks) -> None:
+    """Serve gradio's core script with its searches made quick, in place of that file."""
+    built = build_script()
+    if built is None:
+        return
+    name, text = built
+    version = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    headers = {"Cache-Control": "max-age=0, must-revalidate", "ETag": version}
+
+    async def send_script(request: fastapi.Request) -> fastapi.Response:
+        if request.headers.get("if-none-match") == version:
+            return fastapi.Response(status_code=304, headers=headers)
+        return fastapi.Response(text, media_type="text/javascript", headers=headers)
+
+    page.app.router.routes.insert(0, Route(f"/assets/{name}", send_script))
