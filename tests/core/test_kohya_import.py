@@ -427,8 +427,8 @@ def test_what_whole_factors_override_is_not_called_taken() -> None:
     assert config(found).conv_rank is None
     assert kinds(found, "network_dim") == kinds(found, "network_alpha") == ["inert"]
     said = notes(found, "network_args")
-    assert "conv_dim: does not count" in said
-    assert "conv_alpha: does not count" in said
+    assert "conv_dim: has no effect" in said
+    assert "conv_alpha: has no effect" in said
 
 
 def test_a_kind_that_is_not_trained_is_said_of_its_own_key() -> None:
