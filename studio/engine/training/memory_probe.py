@@ -155,7 +155,7 @@ def build_out_of_memory(
             f"and {free_bytes / GIB:.2f} GiB are free."
         )
     return OutOfMemory(
-        "The memory does not suffice for this training."
+        "There is not enough memory for this training."
         f"{figures} {', '.join(remedies).capitalize()}."
     )
 
