@@ -75,7 +75,7 @@ def test_for_people(tmp_path: Path, studio: Studio) -> None:
     assert "has no caption; the name of its folder, 'moon rock'," in done.stdout
     done = studio(tmp_path / "home", "mysks")
     assert done.returncode == 0
-    assert "nothing to mend" in done.stdout
+    assert "no problems found" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_torn_and_foreign_ones_are_skipped_and_named(
     one, notes = checkpoints.find_newest(tmp_path)
     assert one
     assert one.step == 10
-    assert notes == [next(note for note in notes if note.startswith("step-00000020 is left aside"))]
+    assert notes == [next(note for note in notes if note.startswith("step-00000020 was skipped"))]
     assert why in notes[0]
 
 
@@ -491,7 +491,7 @@ def test_spoilt_checkpoints_are_named_and_the_one_before_is_taken(
     newest.write_bytes(data)
     assert same(weights(bench, train(bench, {"run": id}, silent)["lora"]), whole)
     assert bench.home.runs.get(id).start_info["left_aside"] == [  # type: ignore[union-attr]
-        "step-00000005 is left aside: its optimizer.safetensors is not as it was written."
+        "step-00000005 was skipped: its optimizer.safetensors has changed since it was saved."
     ]
 
 
