@@ -151,8 +151,8 @@ def build_out_of_memory(
     figures = ""
     if needed_bytes:
         figures = (
-            f" It needs about {needed_bytes / GIB:.2f} GiB beside the model, "
-            f"and {free_bytes / GIB:.2f} GiB are free."
+            f" It needs about {needed_bytes / GIB:.2f} GiB in addition to the "
+            f"model, and {free_bytes / GIB:.2f} GiB are free."
         )
     return OutOfMemory(
         "There is not enough memory for this training."
