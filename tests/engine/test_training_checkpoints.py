@@ -124,12 +124,12 @@ def spoil_state(path: Path) -> None:
             lambda path: (path / "weights.safetensors").unlink(),
             "its weights.safetensors is missing or cut off",
         ),
-        (spoil_state, "its state.json is not as it was written"),
-        (lambda path: (path / "manifest.json").unlink(), "it is no whole checkpoint"),
-        (lambda path: (path / "manifest.json").write_text("{"), "it is no whole checkpoint"),
+        (spoil_state, "its state.json has changed since it was saved"),
+        (lambda path: (path / "manifest.json").unlink(), "it is not a complete checkpoint"),
+        (lambda path: (path / "manifest.json").write_text("{"), "it is not a complete checkpoint"),
         (
             lambda path: (path / "manifest.json").write_text("[" * 100_000),
-            "it is no whole checkpoint",
+            "it is not a complete checkpoint",
         ),
         (
             lambda path: (path / "manifest.json").write_text(
@@ -143,11 +143,11 @@ def spoil_state(path: Path) -> None:
                     {"format": 1, "step": 20, "files": {"../../x": {"bytes": 1, "sha256": ""}}}
                 )
             ),
-            "it is no whole checkpoint",
+            "it is not a complete checkpoint",
         ),
         (
             lambda path: (shutil.rmtree(path), path.write_text("a file")),
-            "it is no whole checkpoint",
+            "it is not a complete checkpoint",
         ),
     ],
 )

@@ -544,7 +544,7 @@ def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: WorkerContex
     assert probing.build_out_of_memory(
         validate(TrainingConfig, QUICK | {"gradient_checkpointing": True, "train_batch_size": 1})
     ).args == (
-        "The memory does not suffice for this training. Lower the resolution (now 64) or the rank (now 2).",
+        "There is not enough memory for this training. Lower the resolution (now 64) or the rank (now 2).",
     )
     with refused(InvalidSpec):
         dry_run(bench, {"config": QUICK | {"rank": 0}}, silent)
