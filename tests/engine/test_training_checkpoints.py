@@ -135,7 +135,7 @@ def spoil_state(path: Path) -> None:
             lambda path: (path / "manifest.json").write_text(
                 json.dumps({"format": 1, "step": 7, "files": {}})
             ),
-            "it is no whole",
+            "it is not a complete",
         ),
         (
             lambda path: (path / "manifest.json").write_text(
