@@ -517,7 +517,9 @@ def test_faults_are_grouped_by_what_is_wrong_and_capped() -> None:
     assert len(told) == MAX_REPORTED_FAULTS + 1
     assert told[0] == "Cell 0: Prompt: word 0 is wrong."
     assert told[-1] == "30 more problems like these, in 50 cells in total."
-    assert group_faults([("Cell 1", "Steps: too many (you entered 9)."), ("Cell 2", "A (you entered 7).")]) == [
+    assert group_faults(
+        [("Cell 1", "Steps: too many (you entered 9)."), ("Cell 2", "A (you entered 7).")]
+    ) == [
         "Cell 1: Steps: too many (you entered 9).",
         "Cell 2: A (you entered 7).",
     ]

@@ -84,7 +84,9 @@ def test_no_file_says_a_forbidden_word(source_texts: texts.Texts) -> None:
         file: faults
         for file, lines in source_texts.items()
         if not file.startswith(EMBEDDED_WORLD)
-        and (faults := find_forbidden([line for line in lines if (file, line) not in ALLOWED_LINES]))
+        and (
+            faults := find_forbidden([line for line in lines if (file, line) not in ALLOWED_LINES])
+        )
     }
     assert found == {}
 

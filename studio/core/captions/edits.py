@@ -464,9 +464,7 @@ def describe_edit(edit: Edit) -> str:
             return f"Add {', '.join(edit.tags):.80}"
         case AddAffixes():
             fields = edit.model_dump(exclude={"kind"}).items()
-            return (
-                " · ".join(f"{name} {quote(value)}" for name, value in fields if value) or "Text"
-            )
+            return " · ".join(f"{name} {quote(value)}" for name, value in fields if value) or "Text"
         case KeepTags():
             return f"Keep the first {edit.count} tags"
         case Shorten():

@@ -156,9 +156,7 @@ class _Parser:
     def parse_term(self) -> Predicate:
         """Parse a word, a field, a negation or a bracket."""
         if not self.remaining or self.remaining[-1]["close"] or self.peek_word() in ("OR", "AND"):
-            raise InvalidSpec(
-                [f"Filter: a search term is missing before {self.describe_next()}."]
-            )
+            raise InvalidSpec([f"Filter: a search term is missing before {self.describe_next()}."])
         self.depth += 1
         if self.depth > MAX_NESTING:
             raise InvalidSpec(

@@ -204,8 +204,8 @@ class TrainingConfig(TrainingFields):
         faults = guest_limit_faults(self)
         if self.lokr_factors == "both whole":  # without a rank there is no other limit
             faults.append(
-                f"LoKr matrices: guests may not choose {self.lokr_factors}; choose second by rank or "
-                "both by rank."
+                f"LoKr matrices: guests may not choose {self.lokr_factors}; choose second by rank "
+                "or both by rank."
             )
         if faults:
             raise InvalidSpec(faults)

@@ -563,7 +563,7 @@ class TrainingFields(Spec):
         has_forbidden_character = not name.isprintable() or bool(set(name) & set('/\\:*?"<>|'))
         if has_outer_space or has_forbidden_character or name.startswith("."):
             raise ValueError(
-                f"must be a file name without / \\ : * ? \" < > |, a leading dot or outer spaces "
+                f'must be a file name without / \\ : * ? " < > |, a leading dot or outer spaces '
                 f"(you entered {quote(name)})."
             )
         return name

@@ -190,7 +190,8 @@ def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[Targe
     if unmatched:
         raise InvalidSpec(
             [
-                f"Layer patterns: {quote(glob)} matches no layer; an example of a layer is {paths[0]}."
+                f"Layer patterns: {quote(glob)} matches no layer; an example of a layer is "
+                f"{paths[0]}."
                 for glob in unmatched
             ]
         )

@@ -178,9 +178,7 @@ def _cast_finite(matrix: torch.Tensor, dtype: torch.dtype, layer_name: str) -> t
     advice = "save it as float32 or bfloat16"
     if not bool(torch.isfinite(matrix).all()):
         advice = "the training diverged; use an earlier checkpoint"
-    message = (
-        f"The LoRA's layer {layer_name:.120} has invalid numbers in {dtype}; {advice}."
-    )
+    message = f"The LoRA's layer {layer_name:.120} has invalid numbers in {dtype}; {advice}."
     raise StudioError(message.replace("torch.", ""))
 
 

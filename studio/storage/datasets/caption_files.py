@@ -180,9 +180,7 @@ def decode_text(data: bytes, max_bytes: int, label: str) -> tuple[str, str]:
 def check_caption(caption: str, label: str) -> str:
     """Return the caption; raise DatasetError if a text file cannot hold it."""
     if len(caption) > MAX_CAPTION_BYTES or _INVALID_CHARACTERS.search(caption):
-        raise DatasetError(
-            f"{label} contains invalid characters or is far too long; rewrite it."
-        )
+        raise DatasetError(f"{label} contains invalid characters or is far too long; rewrite it.")
     return caption
 
 

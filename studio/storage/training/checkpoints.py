@@ -102,8 +102,7 @@ def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
                 data = file.read()
         except OSError as error:
             raise BadFile(
-                f"{checkpoint.path.name} was skipped: its {name} cannot be read "
-                f"({error.strerror})."
+                f"{checkpoint.path.name} was skipped: its {name} cannot be read ({error.strerror})."
             ) from None
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise BadFile(

@@ -80,8 +80,9 @@ def _join_texts(
         names.pop()
     for name in names:
         if not _NUMBER.fullmatch(name):
-            raise ValueError(f".{method}() takes numbers, one for each prompt (you entered "
-                f"{quote(name)}).")
+            raise ValueError(
+                f".{method}() takes numbers, one for each prompt (you entered {quote(name)})."
+            )
     weights = [float(name) for name in names] or [1.0] * len(chunks)
     if len(weights) != len(chunks):
         raise ValueError(

@@ -118,9 +118,7 @@ def _read_output_name(reader: KohyaReader, default: str) -> None:
             "unknown", "output_name", f"not in the file; the LoRA is called {default_name[:60]}."
         )
     else:
-        reader.mark_unresolved(
-            "name", "output_name", "not in the file; enter a name for the LoRA."
-        )
+        reader.mark_unresolved("name", "output_name", "not in the file; enter a name for the LoRA.")
 
 
 def _make_file_name(text: str) -> str:
@@ -377,9 +375,7 @@ def _read_validation(reader: KohyaReader) -> None:
         reader.set_field("validate_every_n_steps", "validate_every", steps)
         interval = f"every {steps} steps"
     if epochs and (steps or epochs > 1):
-        reader.add_notice(
-            "unsupported", "validate_every_n_epochs", f"{epochs} becomes {interval}."
-        )
+        reader.add_notice("unsupported", "validate_every_n_epochs", f"{epochs} becomes {interval}.")
 
 
 def _read_samples(reader: KohyaReader) -> None:

@@ -207,9 +207,7 @@ def _build_import(reader: KohyaReader, family: FamilyName | None) -> KohyaImport
     try:
         config = validate(TrainingConfig, {"dataset": "?", "name": "unknown"} | known_values)
     except InvalidSpec as error:
-        raise InvalidSpec(
-            [f"As studio settings: {fault}" for fault in error.faults]
-        ) from None
+        raise InvalidSpec([f"As studio settings: {fault}" for fault in error.faults]) from None
     values = config.model_dump(mode="json") | dict.fromkeys(unresolved)
     sentences = [
         format_value(sentence) if len(sentence) > 400 else sentence

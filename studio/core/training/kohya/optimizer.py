@@ -185,9 +185,7 @@ def _read_learning_rates(reader: KohyaReader, relative_step: bool) -> None:
         if rate and key not in trained_keys:
             reader.add_notice("inert", key, "this part is not trained.")
     if base_lr is not None and all(part_lrs[key] is not None for key in trained_keys):
-        reader.add_notice(
-            "inert", "learning_rate", "each trained part has its own learning rate."
-        )
+        reader.add_notice("inert", "learning_rate", "each trained part has its own learning rate.")
 
 
 def _report_dropped_rates(reader: KohyaReader) -> None:

@@ -327,9 +327,6 @@ def _list_dataset_folders(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         folders += [{**general, **shared, **subset} for subset in subsets]
     if len(folders) > MAX_KEYS:
         raise InvalidSpec(
-            [
-                f"datasets: at most {MAX_KEYS:,} folders are allowed (the file has "
-                f"{len(folders):,})."
-            ]
+            [f"datasets: at most {MAX_KEYS:,} folders are allowed (the file has {len(folders):,})."]
         )
     return folders
