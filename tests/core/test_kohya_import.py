@@ -467,7 +467,7 @@ def test_the_gui_hands_lycoris_its_arguments() -> None:
         (("preset=ia3",), "no preset ia3"),
         (("preset=/a/own.toml",), "no preset /a/own.toml"),
         (("algo=loha", "use_tucker=True"), "Tucker"),
-        (("algo=lokr", "unbalanced_factorization=True"), "divides both sides"),
+        (("algo=lokr", "unbalanced_factorization=True"), "factors both sides"),
     ],
 )
 def test_what_lycoris_has_and_the_studio_not_is_refused_by_name(

@@ -563,8 +563,8 @@ class TrainingFields(Spec):
         has_forbidden_character = not name.isprintable() or bool(set(name) & set('/\\:*?"<>|'))
         if has_outer_space or has_forbidden_character or name.startswith("."):
             raise ValueError(
-                f'must be a file name without / \\ : * ? " < > |, a leading dot or outer spaces '
-                f"(you entered {quote(name)})."
+                f'must be a file name without / \\ : * ? " < > |, a leading dot or spaces at '
+                f"either end (you entered {quote(name)})."
             )
         return name
 
