@@ -49,8 +49,8 @@ def format_result(result: Mapping[str, Any]) -> Iterator[str]:
         if result["kept"] == 1:
             subject = "the image has"
         yield (
-            f"Nothing to do: {subject} a caption already. --mode replace writes all anew, "
-            "--mode append adds to them."
+            f"Nothing to do: {subject} a caption. Use --mode replace to write all captions "
+            "again, or --mode append to add to them."
         )
         return
     for row in result["rows"]:

@@ -71,7 +71,7 @@ def format_report(report: dict[str, Any]) -> str:
         if count > MAX_LISTED:
             lines.append(f"    … and {count - MAX_LISTED} more")
     if not kinds and not report["broken"]:
-        lines.append("nothing to mend")
+        lines.append("no problems found")
     if report["tags"]:
         tags = list(report["tags"].items())[:MAX_LISTED]
         lines += ["tags", *(f"    {count:>5}  {tag}" for tag, count in tags)]
@@ -81,4 +81,4 @@ def format_report(report: dict[str, Any]) -> str:
 def _print_progress(completed: int, total: int) -> None:
     if sys.stderr.isatty():
         end = "" if completed < total else "\r\033[K"
-        print(f"\r\033[K{completed}/{total} pictures", end=end, file=sys.stderr, flush=True)
+        print(f"\r\033[K{completed}/{total} images", end=end, file=sys.stderr, flush=True)

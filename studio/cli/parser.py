@@ -283,7 +283,7 @@ def _add_train_flags(parser: argparse.ArgumentParser) -> None:
         help="override a setting",
     )
     parser.add_argument(
-        "--as-meant", action="store_true", help="read kohya's keys as people usually mean them"
+        "--as-meant", action="store_true", help="read kohya's keys as intended, not literally"
     )
     _add_home_flags(parser, argparse.SUPPRESS)
 

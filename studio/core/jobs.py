@@ -69,27 +69,27 @@ def _describe_checkpoint(spec: JobSpec) -> str:
 
 
 def _describe_evaluation(spec: JobSpec) -> str:
-    return f"was the training {spec.get('name') or 'of a LoRA'} worth it"
+    return f"evaluation of {spec.get('name') or 'a LoRA'}"
 
 
 def _describe_dry_run(spec: JobSpec) -> str:
-    return f"a try of the training {(spec.get('config') or {}).get('name') or 'without a name'}"
+    return f"time estimate for {(spec.get('config') or {}).get('name') or 'a training'}"
 
 
 def _describe_captioning(spec: JobSpec) -> str:
-    subject = "captions shown for" if spec.get("dry_run") else "captions for"
-    dataset, captioner = spec.get("dataset") or "a folder", spec.get("captioner") or "a captioner"
+    subject = "caption preview for" if spec.get("dry_run") else "captions for"
+    dataset, captioner = spec.get("dataset") or "a folder", spec.get("captioner") or "a model"
     return f"{subject} {dataset} by {captioner}"
 
 
 def _describe_clip_search(spec: JobSpec) -> str:
     questions = {
         "search": "search in",
-        "classes": "classes of the images of",
+        "classes": "labels for",
         "duplicates": "near-duplicates in",
-        "fit": "how well captions fit in",
+        "fit": "worst-matching captions in",
     }
-    question = questions.get(str(spec.get("question")), "a look at")
+    question = questions.get(str(spec.get("question")), "search in")
     words = f": {spec['words']}" if spec.get("words") else ""
     return f"{question} {spec.get('dataset') or 'a folder'}{words}"[:140]
 
@@ -100,14 +100,14 @@ def _describe_download(spec: JobSpec) -> str:
 
 
 def _describe_upscale(spec: JobSpec) -> str:
-    size = f"× {spec.get('scale', 0):g}" if spec.get("scale") else "a picture"
+    size = f"× {spec.get('scale', 0):g}" if spec.get("scale") else "an image"
     if spec.get("longer_side"):
         size = f"to {spec['longer_side']} px"
-    return f"upscale {size} with {_shorten(str(spec.get('upscaler') or 'what suits it'), 80)}"
+    return f"upscale {size} with {_shorten(str(spec.get('upscaler') or 'the best match'), 80)}"
 
 
 def _describe_unload(spec: JobSpec) -> str:
-    return "take out of memory: " + ", ".join(map(str, spec.get("models", ())))
+    return "unload: " + ", ".join(map(str, spec.get("models", ())))
 
 
 GENERATE = JobKind(
@@ -162,13 +162,13 @@ UNLOAD = JobKind(
     "unload",
     "studio.engine.worker:unload_models",
     _describe_unload,
-    owner_only="Taking a model out of memory",
+    owner_only="Unloading a model",
 )
 READ_PICKLES = JobKind(
     "read_pickles",
     "studio.engine.models.pickle_job:read_pickles",
-    lambda _spec: "embeddings and upscalers in older files",
-    owner_only="Reading files of weights",
+    lambda _spec: "reading embeddings and upscalers in older files",
+    owner_only="Reading weights files",
     is_short=True,
 )
 DOWNLOAD = JobKind(

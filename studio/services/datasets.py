@@ -48,8 +48,8 @@ class DatasetRegistry:
         """Return a dataset as it is now. Raises DatasetError."""
         names = self.list_names(visitor)
         if name not in names:
-            known_names = ", ".join(names) or "none yet; send images"
-            raise DatasetError(f"There is no dataset {quote(name)}; there is {known_names}.")
+            known_names = ", ".join(names) or "none yet; add images first"
+            raise DatasetError(f"There is no dataset {quote(name)}; available: {known_names}.")
         folder = self.dataset_store.registry.find_folder(name).resolve()
         with self._lock:
             dataset = self._datasets.get(name)
@@ -68,8 +68,8 @@ class DatasetRegistry:
         dataset = self.open(name, visitor)
         if dataset.is_shipped:
             raise NotAllowed(
-                f"{name} came with the studio and stays as it is; press Copy to edit, and "
-                "caption the copy."
+                f"{name} is built in and cannot be edited; select Copy to edit, and caption "
+                "the copy."
             )
         return dataset
 

@@ -177,5 +177,5 @@ def require_known_site(spec: DownloadSpec) -> None:
     link = parse_link(spec.link)
     if isinstance(link, AddressLink) and not (spec.is_host_confirmed or is_known_host(link.host)):
         raise DownloadError(
-            f"The studio does not know the site {link.host}. Tick “I trust this site” if you do."
+            f"The studio does not know the site {link.host}. Select “I trust this site” if you do."
         )

@@ -45,7 +45,7 @@ def fetch_settings(link: str, visitor: Visitor, *, is_trusted: bool = False) -> 
         raise BadFile(f"Link: must be the https address of an image (you entered {quote(link)}).")
     if not (is_trusted or is_known_host(host)):
         raise DownloadError(
-            f"The studio does not know the site {host}. Tick “I trust this site” if you do, then "
+            f"The studio does not know the site {host}. Select “I trust this site” if you do, then "
             "fetch it again."
         )
     return read_linked_settings(SafeClient(max_tries=TRIES), link, is_confirmed=is_trusted)

@@ -35,11 +35,13 @@ _JINJA_VALUE = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 _JINJA_STRING = re.compile(r'"([^"{}]*)"')
 _JS_COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`])//[^\n]*", re.DOTALL)
 _JS_STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"|\'((?:[^\'\\\n]|\\.)*)\'|`((?:[^`\\]|\\.)*)`')
-# Two words in a row with a blank between them; code for machines is told by its signs.
-_WORDS = re.compile(r"[^\W\d_]{2,}[,:;.…]? [^\W\d_]{1,}|^[A-Z][a-z]+[.…:]?$")
+# Two words in a row with a blank between them, the second perhaps filled in; code for machines is
+# told by its signs.
+_WORDS = re.compile(r"(?:\ba|[^\W\d_]{2,})(?:'s)?[,:;.…]? (?:[^\W\d_]|\{)|^[A-Z][a-z]+[.…:]?$")
 _CODE = re.compile(
     r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|WITH|ATTACH|BEGIN|VACUUM)\b[^.]*$"
-    r"|=>|===|\);|\bvar\(|^[.#\[]|::|^:[a-z]|\bfunction\b|\breturn\b.*;|\bFROM [a-z]|\bWHERE \w+ ?="
+    r"|=>|===|\);|\bvar\(|^[.#\[]|::|^:[a-z]|\bfunction\b|\breturn\b.*;\s*(?:\}|$)"
+    r"|\bFROM [a-z]|\bWHERE \w+ ?="
 )
 Texts = dict[str, list[str]]
 

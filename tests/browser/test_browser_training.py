@@ -181,7 +181,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     expect(page.locator(".toast-body")).to_have_count(0)
     shot(page, "training-refused")
     fill_training(page, name="moon", learning_rate="0.001", rank=4)
-    expect(page.locator("#train-plan .faults")).to_contain_text("both decide the length")
+    expect(page.locator("#train-plan .faults")).to_contain_text("are both set")
     fill_training(page, steps="")
     expect(page.locator("#train-plan .sum")).to_contain_text(
         "24 images × 1 repeat ÷ batch 1 × 3 epochs = 72 steps"

@@ -58,7 +58,7 @@ def test_shown_then_written_then_nothing_to_do(studio: Studio, folder: Path) -> 
     again = studio(str(folder))
     assert again.returncode == 0
     assert again.stdout.splitlines() == [
-        "Nothing to do: all 3 images have a caption already. --mode replace writes all anew, --mode append adds to them."
+        "Nothing to do: all 3 images have a caption. Use --mode replace to write all captions again, or --mode append to add to them."
     ]
     assert "the image has a caption" in studio(str(folder), "--picture", "001.png").stdout
     told = json.loads(studio(str(folder), "--json").stdout)

@@ -72,10 +72,10 @@ def test_for_people(tmp_path: Path, studio: Studio) -> None:
     assert "img: 2 images, 1 with a caption (kohya)" in done.stdout
     assert "10_moon rock x 10, 3_sun x 3" in done.stdout
     assert "untidy" in done.stdout
-    assert "has no caption; 'moon rock', its folder's name" in done.stdout
+    assert "has no caption; the name of its folder, 'moon rock'," in done.stdout
     done = studio(tmp_path / "home", "mysks")
     assert done.returncode == 0
-    assert "nothing to mend" in done.stdout
+    assert "no problems found" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -404,7 +404,7 @@ def test_lint() -> None:
             content_hash="6",
             width=100,
             height=100,
-            caption_error="its caption h.txt is not written in UTF-8; save it as UTF-8.",
+            caption_error="its caption h.txt is not encoded in UTF-8; save it as UTF-8.",
         ),
         CaptionRow(
             "i", "", content_hash="2", width=100, height=100, concept="moon", has_caption_file=False

@@ -37,7 +37,7 @@ def test_one_of_a_later_studio_is_called_by_its_kind() -> None:
         ("sweep", {"cells": 4, "title": "grid"}, "sweep of 4 cells: grid"),
         ("train", {"name": "moon", "steps": 9}, "training of moon: 9 steps"),
         ("clip_search", {"question": "search", "dataset": "d", "words": "w"}, "search in d: w"),
-        ("unload", {"models": ["a", "b"]}, "take out of memory: a, b"),
+        ("unload", {"models": ["a", "b"]}, "unload: a, b"),
     ],
 )
 def test_words_of_the_queue(kind: str, spec: dict[str, object], words: str) -> None:

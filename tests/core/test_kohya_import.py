@@ -212,7 +212,7 @@ def test_the_thesis_is_taken_as_it_is() -> None:
     }
     assert "max_train_steps = 1600 decides" in told["epoch"]["note"]
     assert "20 epochs" in told["epoch"]["note"]
-    assert "finds its own rate" in told["learning_rate"]["note"]
+    assert "finds its own learning rate" in told["learning_rate"]["note"]
     assert "no interval" in told["sample_prompts"]["note"]
     assert not [notice for notice in found["notices"] if notice["kind"] == "unsupported"]
 
@@ -229,7 +229,7 @@ def test_the_thesis_as_it_was_meant() -> None:
     assert made["steps"] is None
     assert found["steps"] is None
     assert any(
-        notice["note"].startswith("depend on how many images")
+        notice["note"].startswith("depend on the number of images")
         for notice in found["notices"]
         if notice["key"] == "steps"
     )
@@ -254,7 +254,7 @@ def test_the_preset_is_the_thesis() -> None:
 
 def test_length() -> None:
     assert config(toml()).steps == 1600
-    assert "kohya's own" in notes(toml(), "max_train_steps")
+    assert "kohya's default" in notes(toml(), "max_train_steps")
     both = toml(max_train_steps=500, max_train_epochs=10, epoch=3)
     assert config(both).epochs == 10
     assert kinds(both, "max_train_steps") == kinds(both, "epoch") == ["conflicting"]
@@ -274,7 +274,7 @@ def test_length() -> None:
 
 def test_network() -> None:
     assert (config(toml()).rank, config(toml()).alpha) == (4, 1.0)
-    assert "kohya's own" in notes(toml(), "network_dim")
+    assert "kohya's default" in notes(toml(), "network_dim")
     assert config(toml(network_alpha=0)).alpha is None
     locon = config(
         toml(network_args=["conv_dim=8", "conv_alpha=2", "rank_dropout=0.1", "module_dropout=0"])
@@ -401,7 +401,7 @@ def test_norms_are_left_out_with_the_unet() -> None:
     found = lycoris(*arguments, network_train_text_encoder_only=True)
     assert config(found).target_modules == PATTERNS_OF_THIN_LAYERS
     assert not config(found).train_norm
-    assert "norms are its own" in notes(found, "network_args")
+    assert "norm layers belong to it" in notes(found, "network_args")
 
 
 @pytest.mark.parametrize(
@@ -427,8 +427,8 @@ def test_what_whole_factors_override_is_not_called_taken() -> None:
     assert config(found).conv_rank is None
     assert kinds(found, "network_dim") == kinds(found, "network_alpha") == ["inert"]
     said = notes(found, "network_args")
-    assert "conv_dim: does not count" in said
-    assert "conv_alpha: does not count" in said
+    assert "conv_dim: has no effect" in said
+    assert "conv_alpha: has no effect" in said
 
 
 def test_a_kind_that_is_not_trained_is_said_of_its_own_key() -> None:
@@ -467,7 +467,7 @@ def test_the_gui_hands_lycoris_its_arguments() -> None:
         (("preset=ia3",), "no preset ia3"),
         (("preset=/a/own.toml",), "no preset /a/own.toml"),
         (("algo=loha", "use_tucker=True"), "Tucker"),
-        (("algo=lokr", "unbalanced_factorization=True"), "divides both sides"),
+        (("algo=lokr", "unbalanced_factorization=True"), "factors both sides"),
     ],
 )
 def test_what_lycoris_has_and_the_studio_not_is_refused_by_name(
@@ -589,7 +589,7 @@ def test_optimizers() -> None:
     )
     found = toml(optimizer_args=["eps=1e-6", "decouple=True"])
     assert config(found).eps == 1e-6
-    assert "decouple=True is not taken" in notes(found, "optimizer_args")
+    assert "decouple=True is ignored" in notes(found, "optimizer_args")
 
 
 @pytest.mark.parametrize(
@@ -669,7 +669,7 @@ def test_pictures() -> None:
         256,
         1024,
     )
-    assert "no multiple" in notes(odd, "min_bucket_reso")
+    assert "not a multiple" in notes(odd, "min_bucket_reso")
     random = toml(random_crop=True, cache_latents=True)
     assert config(random).cache_latents == "off"
     assert kinds(random, "cache_latents") == ["conflicting"]
@@ -694,7 +694,7 @@ def test_captions_and_noise() -> None:
     )
     assert config(toml(keep_tokens=2)).keep_tokens == 0
     assert kinds(toml(keep_tokens=2), "keep_tokens") == ["inert"]
-    assert "looks for .caption" in notes(toml(), "caption_extension")
+    assert "look for .caption" in notes(toml(), "caption_extension")
     assert config(toml(min_snr_gamma=0)).min_snr_gamma is None
     assert kinds(gui(), "multires_noise_iterations") == ["inert"]
     assert kinds(toml(multires_noise_iterations=6), "multires_noise_iterations") == ["unsupported"]
@@ -851,7 +851,7 @@ def test_dataset_config_beside_settings() -> None:
     assert kinds(found, "keep_tokens") == ["unsupported", "taken"]
     assert "taken" in kinds(found, "batch_size")
     assert kinds(found, "dataset_config") == ["taken"]
-    assert "give that one too" in notes(toml(dataset_config="d.toml"), "dataset_config")
+    assert "import it too" in notes(toml(dataset_config="d.toml"), "dataset_config")
     with refused(InvalidSpec):
         import_config(tomli_w.dumps(BASE), dataset_config=tomli_w.dumps(BASE))
 
@@ -977,8 +977,8 @@ def test_a_hostile_file_is_refused_in_words(text: str) -> None:
         ({"output_name": 5}, "output_name"),
         ({"pretrained_model_name_or_path": [1]}, "pretrained"),
         ({"train_data_dir": [5]}, "train_data_dir"),
-        ({"max_train_steps": -5}, "As settings of the studio: Steps"),
-        ({"network_dim": 4096}, "As settings of the studio: Rank"),
+        ({"max_train_steps": -5}, "As studio settings: Steps"),
+        ({"network_dim": 4096}, "As studio settings: Rank"),
         ({"lr_warmup_steps": -1, "lr_scheduler": "cosine"}, "lr_warmup_steps"),
     ],
 )

@@ -517,12 +517,14 @@ def test_faults_are_grouped_by_what_is_wrong_and_capped() -> None:
     assert len(told) == MAX_REPORTED_FAULTS + 1
     assert told[0] == "Cell 0: Prompt: word 0 is wrong."
     assert told[-1] == "30 more problems like these, in 50 cells in total."
-    assert group_faults([("Cell 1", "Steps: too many (not 9)."), ("Cell 2", "A (not 7).")]) == [
-        "Cell 1: Steps: too many (not 9).",
-        "Cell 2: A (not 7).",
+    assert group_faults(
+        [("Cell 1", "Steps: too many (you entered 9)."), ("Cell 2", "A (you entered 7).")]
+    ) == [
+        "Cell 1: Steps: too many (you entered 9).",
+        "Cell 2: A (you entered 7).",
     ]
-    few = [(f"Cell {k}", f"Steps: too many (not {k}).") for k in (7, 8, 7, 9)]
-    assert group_faults(few) == ["Steps: too many (not 7, 8 or 9)."]
+    few = [(f"Cell {k}", f"Steps: too many (you entered {k}).") for k in (7, 8, 7, 9)]
+    assert group_faults(few) == ["Steps: too many (you entered 7, 8 or 9)."]
 
 
 @pytest.mark.parametrize(
@@ -785,7 +787,7 @@ def test_any_axes_come_to_all_their_cells_or_to_words(chosen: list[tuple[str, in
     try:
         spec = sweep(*given, base={"scheduler": "Euler a", **MASKED})
     except InvalidSpec as error:
-        assert "both decide" in str(error)  # noqa: PT017
+        assert "both set" in str(error)  # noqa: PT017
         return
     names = {name for name, _ in chosen}
     try:

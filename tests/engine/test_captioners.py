@@ -60,7 +60,10 @@ def said(bench: WorkerContext, **spec: Any) -> list[str]:
     result = caption_dataset(
         bench, {"dataset": "world", "dry_run": True, "anew": True, "tokens": SHORT, **spec}, silent
     )
-    assert all(one["error"] == "The captioner said nothing about it." for one in result["failed"])
+    assert all(
+        one["error"] == "The captioning model returned no caption for it."
+        for one in result["failed"]
+    )
     texts = {row["file"]: row["after"] for row in result["rows"]}
     return [texts.get(f"{number:03}.png", "") for number in range(6)]
 

@@ -310,7 +310,7 @@ def test_a_stop_keeps_what_was_looked_at(bench: WorkerContext, looked: list[int]
     (folder / "000.png").write_bytes((folder / "000.png").read_bytes()[:900])
 
     def stop(progress: Progress) -> None:
-        if progress.message == "Looking at the images" and progress.step >= 16:
+        if progress.message == "Scanning the images" and progress.step >= 16:
             raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -439,7 +439,7 @@ def test_broken_numbers_are_named_and_the_run_goes_back_once(
     names = [sample.image.path.name for sample in found]
     back = 4 if saved else 0
     assert (
-        f"Step 5 came to no numbers (images {', '.join(names)}); back to step {back}, and on without it"
+        f"Step 5 gave invalid numbers (images {', '.join(names)}); back to step {back}, continuing without it"
         in said
     )
     log = bench.home.runs.read_log(id)

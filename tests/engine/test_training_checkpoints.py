@@ -124,18 +124,18 @@ def spoil_state(path: Path) -> None:
             lambda path: (path / "weights.safetensors").unlink(),
             "its weights.safetensors is missing or cut off",
         ),
-        (spoil_state, "its state.json is not as it was written"),
-        (lambda path: (path / "manifest.json").unlink(), "it is no whole checkpoint"),
-        (lambda path: (path / "manifest.json").write_text("{"), "it is no whole checkpoint"),
+        (spoil_state, "its state.json has changed since it was saved"),
+        (lambda path: (path / "manifest.json").unlink(), "it is not a complete checkpoint"),
+        (lambda path: (path / "manifest.json").write_text("{"), "it is not a complete checkpoint"),
         (
             lambda path: (path / "manifest.json").write_text("[" * 100_000),
-            "it is no whole checkpoint",
+            "it is not a complete checkpoint",
         ),
         (
             lambda path: (path / "manifest.json").write_text(
                 json.dumps({"format": 1, "step": 7, "files": {}})
             ),
-            "it is no whole",
+            "it is not a complete",
         ),
         (
             lambda path: (path / "manifest.json").write_text(
@@ -143,11 +143,11 @@ def spoil_state(path: Path) -> None:
                     {"format": 1, "step": 20, "files": {"../../x": {"bytes": 1, "sha256": ""}}}
                 )
             ),
-            "it is no whole checkpoint",
+            "it is not a complete checkpoint",
         ),
         (
             lambda path: (shutil.rmtree(path), path.write_text("a file")),
-            "it is no whole checkpoint",
+            "it is not a complete checkpoint",
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_torn_and_foreign_ones_are_skipped_and_named(
     one, notes = checkpoints.find_newest(tmp_path)
     assert one
     assert one.step == 10
-    assert notes == [next(note for note in notes if note.startswith("step-00000020 is left aside"))]
+    assert notes == [next(note for note in notes if note.startswith("step-00000020 was skipped"))]
     assert why in notes[0]
 
 
@@ -491,7 +491,7 @@ def test_spoilt_checkpoints_are_named_and_the_one_before_is_taken(
     newest.write_bytes(data)
     assert same(weights(bench, train(bench, {"run": id}, silent)["lora"]), whole)
     assert bench.home.runs.get(id).start_info["left_aside"] == [  # type: ignore[union-attr]
-        "step-00000005 is left aside: its optimizer.safetensors is not as it was written."
+        "step-00000005 was skipped: its optimizer.safetensors has changed since it was saved."
     ]
 
 

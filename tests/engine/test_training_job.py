@@ -366,7 +366,7 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
         "Reading the images",
         "Loading the model",
         "Encoding the images",
-        "Trying a few steps",
+        "Measuring a few steps",
         "Validating",
         "Generating samples of step 0",
         "Training",
@@ -425,7 +425,7 @@ def test_no_run_writes_over_another_s_file(bench: WorkerContext) -> None:
     assert (one["lora"], one["notes"]) == ("mine", [])
     assert (two["lora"], two["notes"]) == (
         "mine-2",
-        ["There was a LoRA mine already, so this one is called mine-2."],
+        ["A LoRA called mine already existed, so this one is called mine-2."],
     )
     before = (bench.settings.loras / "mine.safetensors").read_bytes()
     assert train(bench, {"run": first}, silent)["lora"] == "mine"
@@ -544,7 +544,7 @@ def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: WorkerContex
     assert probing.build_out_of_memory(
         validate(TrainingConfig, QUICK | {"gradient_checkpointing": True, "train_batch_size": 1})
     ).args == (
-        "The memory does not suffice for this training. Lower the resolution (now 64) or the rank (now 2).",
+        "There is not enough memory for this training. Lower the resolution (now 64) or the rank (now 2).",
     )
     with refused(InvalidSpec):
         dry_run(bench, {"config": QUICK | {"rank": 0}}, silent)

@@ -626,7 +626,7 @@ def test_two_pictures_with_one_caption_file(settings: Settings, tmp_path: Path) 
     picture(tmp_path / "s" / "a.bmp", colour=3)
     (tmp_path / "s" / "a.txt").write_text("both")
     album = DatasetStore(settings).open(tmp_path / "s")
-    assert album.notes == ["2 images are called a and have one caption file together."]
+    assert album.notes == ["2 images are called a and share one caption file."]
     album.write_captions({"a.png": "one"}, MODEL)
     assert said(album) == {"a.bmp": "one", "a.png": "one"}
     step = album.write_captions({"a.png": "two", "a.bmp": "three"}, MODEL)

@@ -97,7 +97,7 @@ def test_metadata_in_an_archive(settings: Settings, tmp_path: Path) -> None:
     again = DatasetStore(settings).import_files("new", [(archive, "s.zip")])
     assert (
         "set/metadata.jsonl",
-        "is there already; write its captions beside the images.",
+        "already exists; put its captions beside the images.",
     ) in again.skipped
 
 

@@ -162,7 +162,7 @@ def test_hostile_metadata(tmp_path: Path) -> None:
         f"line {k + 1}" for k in range(len(lines) - 2)
     ]
     assert all(file == "metadata.jsonl" and len(reason) < 300 for file, reason in found.broken)
-    assert "a.png stands twice in metadata.jsonl; its last caption is used." in found.notes
+    assert "a.png appears twice in metadata.jsonl; its last caption is used." in found.notes
     for bad in (b"\xff\xfe\x00", b"\x80abc", b"file_name\n" + b"x" * 200_000):
         (tmp_path / "set" / "metadata.jsonl").unlink(missing_ok=True)
         (tmp_path / "set" / "metadata.csv").write_bytes(bad)
@@ -305,7 +305,7 @@ def test_links_that_lead_out(tmp_path: Path) -> None:
     assert len(read_training_set(tmp_path / "linked").images) == 2
     picture(tmp_path / "img" / "1_here" / "x.png")
     (tmp_path / "img" / "5_away").symlink_to(outside)
-    assert "leads out" in reasons(tmp_path / "img")["5_away"]
+    assert "points outside" in reasons(tmp_path / "img")["5_away"]
 
 
 @pytest.mark.parametrize(

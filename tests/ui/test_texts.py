@@ -17,11 +17,14 @@ FORBIDDEN = {
     r"\bAs shipped\b": "Default",
     r"(?<!whole )\bpictures?\b(?!-studio)": "image",
     r"\banew\b": "again",
-    r"\bhas to be\b": "must be",
-    r"\bis needed\.": "required",
+    r"\b(has|have) to be\b": "must be",
+    r"\b(is|are) needed\b(?! here)": "required",
+    r"\(not \)": "(you entered …)",
     r"\bscheduler\b(?! config)": "sampler",
     r"\bany more\b": "no longer",
     r"\bTake (a|it|them) ": "load, import, remove …",
+    r"\btick(ed)?\b": "select",
+    r"\bset aside\b": "exclude",
     r"\bfor experts\b": "Advanced",
 }
 # Where such a word is another thing's name, or the texts of files that hold it.
@@ -33,10 +36,19 @@ ALLOWED = (
     "use same scheduler",
     "scheduler_name",
 )
-# Training and captions have words of their own.
-OTHERS = re.compile(
-    "training|caption|dataset|evaluation|clip_|trigger|pocket/|cli/train|ui/texts|recipes/other_programs"
-)
+# Whole lines that are no words for people: prompts of models, keys of other programs' files.
+ALLOWED_LINES = {
+    ("core/generation/recipes/other_programs.py", "Scheduler"),
+    ("core/training/evaluation.py", "a picture"),
+    ("core/training/evaluation.py", "a picture of {name}"),
+    ("engine/clip_search/job.py", "a picture of a {}"),
+    (
+        "engine/captioning/openai_endpoint.py",
+        "Describe this picture in one plain sentence, as a caption for training. "
+        "Answer with the caption alone.",
+    ),
+}
+EMBEDDED_WORLD = "pocket/"  # its captions say picture, and its models were trained on them
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +84,10 @@ def test_no_file_says_a_forbidden_word(source_texts: texts.Texts) -> None:
     found = {
         file: faults
         for file, lines in source_texts.items()
-        if not OTHERS.search(file) and (faults := find_forbidden(lines))
+        if not file.startswith(EMBEDDED_WORLD)
+        and (
+            faults := find_forbidden([line for line in lines if (file, line) not in ALLOWED_LINES])
+        )
     }
     assert found == {}
 
@@ -88,6 +103,9 @@ def test_no_file_says_a_forbidden_word(source_texts: texts.Texts) -> None:
         "Steps: has to be 1 or more",
         "Choose another scheduler.",
         "It is not here any more.",
+        "Steps: must be less (not {steps}).",
+        "Prompt: is needed for a sweep.",
+        "Tick the box.",
     ],
 )
 def test_such_words_are_found(line: str) -> None:
@@ -101,11 +119,7 @@ def test_the_page_is_listed_by_tab() -> None:
         assert any(line.startswith(words) for line in page["txt2img"]), words
     assert {"DPM++ 2M", "Upscale (Hires fix)", "Your image will appear here."} <= {*page["txt2img"]}
     assert {"+ Add axis", "Run sweep", "Exact: identical to single images"} <= {*page["Sweep"]}
-    faults = {
-        title: found
-        for title, lines in page.items()
-        if title not in ("Captions", "Training") and (found := find_forbidden(lines))
-    }
+    faults = {title: found for title, lines in page.items() if (found := find_forbidden(lines))}
     assert faults == {}
 
 
@@ -118,3 +132,11 @@ def test_no_docstring_and_no_code_is_listed(source_texts: texts.Texts) -> None:
     doc = Path(texts.__file__).read_text("utf-8").split('"""')[1].splitlines()[0]
     assert all(doc not in lines for lines in source_texts.values())
     assert not texts.reads_like_text("SELECT id FROM jobs WHERE state = 1")
+    assert not texts.reads_like_text("const at = place; return at;")
+    for words in (
+        "image {first}",
+        "an image's style",
+        "a style",
+        "as sweeps return it; the newest",
+    ):
+        assert texts.reads_like_text(words), words

@@ -82,7 +82,7 @@ class ClipQuerySpec(Spec):
     def _validate_combination(self) -> Self:
         faults = []
         if self.question == "search" and bool(self.words.strip()) == bool(self.like):
-            faults.append("Words: a search needs either words or an image.")
+            faults.append("Words: enter words or choose an image to search by, but not both.")
         if self.question == "classes" and not self._has_enough_classes():
             faults.append("Labels: enter at least two, separated by /, such as moon / sun / other.")
         for field, title, question in (
@@ -92,7 +92,7 @@ class ClipQuerySpec(Spec):
         ):
             if getattr(self, field) and self.question != question:
                 faults.append(
-                    f"{title}: is only for the question {question} (not for {self.question}); "
+                    f"{title}: used only when Question is {question} (you chose {self.question}); "
                     "leave it empty."
                 )
         if faults:

@@ -69,7 +69,7 @@ class SetCaptions(Spec):
     mode: MergeMode = spec_field(
         "replace",
         title="Mode",
-        help="fill: only where there is none; replace: all; append: after what is there.",
+        help="fill writes only missing captions; replace writes all; append adds to them.",
     )
     separator: str = spec_field(
         ", ", title="Separator", help="Between the old caption and what is appended.", max_length=20
@@ -91,19 +91,19 @@ class Replace(Spec):
     find: str = spec_field(
         ...,
         title="Find",
-        help="Text, or a pattern.",
+        help="Text or a regular expression.",
         min_length=1,
         max_length=safe_regex.MAX_PATTERN_CHARACTERS,
     )
     to: str = spec_field(
         "",
         title="Replace with",
-        help=r"In a pattern \1 or \g<name> stand for its groups.",
+        help=r"In a regular expression, \1 or \g<name> stand for its groups.",
         max_length=safe_regex.MAX_PATTERN_CHARACTERS,
     )
-    pattern: bool = spec_field(False, title="Pattern", help="Read it as a regular expression.")
-    capitals: bool = spec_field(True, title="Match case", help="Boat is not boat.")
-    words: bool = spec_field(False, title="Whole words", help="Find boat, but not in boathouse.")
+    pattern: bool = spec_field(False, title="Pattern", help="Treats Find as a regular expression.")
+    capitals: bool = spec_field(True, title="Match case", help="Treats Boat and boat as different.")
+    words: bool = spec_field(False, title="Whole words", help="Finds boat, but not boathouse.")
 
     @model_validator(mode="after")
     def _check_pattern(self) -> Self:
@@ -142,7 +142,7 @@ class RenameTags(Spec):
     kind: Literal["rename_tags"] = "rename_tags"
     tags: tuple[str, ...] = Field(min_length=1, max_length=1000)
     to: str = spec_field(
-        ..., title="New name", help="The tag that they become.", min_length=1, max_length=500
+        ..., title="New name", help="What the tags become.", min_length=1, max_length=500
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
@@ -181,7 +181,9 @@ class SortTags(Spec):
 
     kind: Literal["sort_tags"] = "sort_tags"
     by: Literal["name", "count", "reverse"] = spec_field(
-        "count", title="By", help="Name; how many captions have it; or turned round."
+        "count",
+        title="By",
+        help="name: A to Z; count: most frequent first; reverse: in reverse order.",
     )
     keep: int = spec_field(
         0, title="Keep in front", help="How many tags stay in place.", ge=0, le=100
@@ -236,15 +238,18 @@ class AddAffixes(Spec):
 
     kind: Literal["dress"] = "dress"
     prefix: str = spec_field(
-        "", title="Prefix", help="Put before the caption as it is written here.", max_length=2000
+        "",
+        title="Prefix",
+        help="Added in front of the caption exactly as written.",
+        max_length=2000,
     )
     suffix: str = spec_field(
-        "", title="Suffix", help="Put after the caption as it is written here.", max_length=2000
+        "", title="Suffix", help="Added after the caption exactly as written.", max_length=2000
     )
     trigger: str = spec_field(
         "",
         title="Trigger word",
-        help="Put in front, with a comma, where the caption lacks it.",
+        help="Added in front, with a comma, if the caption lacks it.",
         max_length=200,
     )
 
@@ -281,7 +286,11 @@ class Shorten(Spec):
 
     kind: Literal["shorten"] = "shorten"
     tokens: int = spec_field(
-        77, title="Tokens", help="With the two that mark begin and end.", ge=3, le=100_000
+        77,
+        title="Tokens",
+        help="Including the two that mark the start and the end.",
+        ge=3,
+        le=100_000,
     )
 
     def apply(self, row: CaptionRow, context: EditContext) -> str:
@@ -322,7 +331,11 @@ class SetRepeats(Spec):
 
     kind: Literal["set_repeats"] = "set_repeats"
     folder: str = spec_field(
-        ..., title="Folder", help="Its name, such as 10_moon.", min_length=1, max_length=255
+        ...,
+        title="Folder",
+        help="The folder's name, such as 10_moon.",
+        min_length=1,
+        max_length=255,
     )
     repeats: int = spec_field(
         ...,
@@ -378,7 +391,8 @@ def parse_edit(data: Mapping[str, Any]) -> Edit:
     """
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in EDITS:
-        raise InvalidSpec([f"Edit: kind has to be one of {', '.join(EDITS)} (not {quote(kind)})."])
+        kinds = ", ".join(EDITS)
+        raise InvalidSpec([f"Edit: kind must be one of {kinds} (you entered {quote(kind)})."])
     return validate(EDITS[kind], data)
 
 
@@ -415,7 +429,7 @@ def edit_captions(
             raise InvalidSpec(
                 [
                     f"The caption of {row.key:.80} would become {len(new):,} characters long; "
-                    f"at most {MAX_CAPTION_CHARACTERS:,} can be."
+                    f"at most {MAX_CAPTION_CHARACTERS:,} are allowed."
                 ]
             )
         if new != row.caption or _writes_same_caption(edit, row):
@@ -450,9 +464,7 @@ def describe_edit(edit: Edit) -> str:
             return f"Add {', '.join(edit.tags):.80}"
         case AddAffixes():
             fields = edit.model_dump(exclude={"kind"}).items()
-            return (
-                " · ".join(f"{name} {quote(value)}" for name, value in fields if value) or "Dress"
-            )
+            return " · ".join(f"{name} {quote(value)}" for name, value in fields if value) or "Text"
         case KeepTags():
             return f"Keep the first {edit.count} tags"
         case Shorten():

@@ -85,14 +85,17 @@ def parse_filter(text: str) -> Filter:
     """
     if len(text) > MAX_FILTER_CHARACTERS:
         raise InvalidSpec(
-            [f"Filter: has {len(text)} characters; at most {MAX_FILTER_CHARACTERS} can be."]
+            [
+                f"Filter: must be at most {MAX_FILTER_CHARACTERS} characters long, but has "
+                f"{len(text)}."
+            ]
         )
     parser = _Parser(text)
     if not parser.has_more:
         return Filter(lambda _row: True, needs_tokens=False)
     predicate = parser.parse_or()
     if parser.has_more:
-        raise InvalidSpec([f"Filter: a ) at {parser.describe_next()} that nothing opened."])
+        raise InvalidSpec(["Filter: a closing bracket is never opened; add the missing (."])
     return Filter(predicate, parser.needs_tokens)
 
 
@@ -109,7 +112,7 @@ class _Parser:
             token = _TOKEN_PATTERN.match(text, position)
             if token is None:
                 unclosed = text[position:].strip()
-                raise InvalidSpec([f"Filter: a quote is not closed at {quote(unclosed)}."])
+                raise InvalidSpec([f"Filter: a quotation mark is not closed at {quote(unclosed)}."])
             self.remaining.append(token)
             position = token.end()
         self.remaining.reverse()
@@ -153,13 +156,11 @@ class _Parser:
     def parse_term(self) -> Predicate:
         """Parse a word, a field, a negation or a bracket."""
         if not self.remaining or self.remaining[-1]["close"] or self.peek_word() in ("OR", "AND"):
-            raise InvalidSpec(
-                [f"Filter: something to look for is missing before {self.describe_next()}."]
-            )
+            raise InvalidSpec([f"Filter: a search term is missing before {self.describe_next()}."])
         self.depth += 1
         if self.depth > MAX_NESTING:
             raise InvalidSpec(
-                [f"Filter: more than {MAX_NESTING} brackets or nots lie within each other."]
+                [f"Filter: brackets or nots are nested more than {MAX_NESTING} deep; use fewer."]
             )
         try:
             token = self.remaining.pop()
@@ -178,7 +179,7 @@ class _Parser:
     def _parse_bracket(self) -> Predicate:
         content = self.parse_or()
         if not self.remaining or not self.remaining[-1]["close"]:
-            raise InvalidSpec(["Filter: a ( is not closed."])
+            raise InvalidSpec(["Filter: an opening bracket is never closed; add the missing )."])
         self.remaining.pop()
         return content
 
@@ -204,8 +205,8 @@ class _Parser:
             return lambda row: row.concept.casefold() == concept
         raise InvalidSpec(
             [
-                f"Filter: there is no {quote(name)} to look for; there is tag, name, caption, "
-                f"concept, is, {', '.join(COUNTED_FIELDS)}. Write words with a colon in quotes."
+                f"Filter: there is no field {quote(name)}; available: tag, name, caption, concept, "
+                f"is, {', '.join(COUNTED_FIELDS)}. Put words that contain a colon in quotes."
             ]
         )
 

@@ -47,12 +47,12 @@ class LintRules(Spec):
     """What a dataset has to fulfil; 0 or an empty text leaves a rule out."""
 
     trigger: str = spec_field(
-        "", title="Trigger word", help="Has to stand in every caption.", max_length=200
+        "", title="Trigger word", help="A word that every caption must contain.", max_length=200
     )
     resolution: int = spec_field(
         0,
         title="Resolution",
-        help="Images with fewer pixels than its square are enlarged.",
+        help="Images with fewer pixels than this square would be enlarged.",
         ge=0,
         le=16384,
         unit="px",
@@ -60,12 +60,12 @@ class LintRules(Spec):
     tokens: int = spec_field(
         77,
         title="Tokens",
-        help="What a caption may have, begin and end included.",
+        help="The most a caption may have, including start and end.",
         ge=0,
         le=100_000,
     )
     words: int = spec_field(
-        3, title="Words", help="What a caption should have at least.", ge=0, le=1000
+        3, title="Words", help="The fewest a caption should have.", ge=0, le=1000
     )
 
 
@@ -77,7 +77,7 @@ class DatasetLintRules(LintRules):
         title="Dataset",
         min_length=1,
         max_length=200,
-        help="The name of a folder in home/datasets, or of one that came with the studio.",
+        help="The name of a folder in home/datasets or of a built-in dataset.",
     )
 
 
@@ -174,8 +174,8 @@ def _lint_image(
         yield "duplicate", f"is the same file as {originals[row.content_hash]}.", set_aside
     if row.width * row.height < rules.resolution**2:
         message = (
-            f"is {row.width} x {row.height} pixels large, "
-            f"fewer than {rules.resolution} x {rules.resolution}: it would be enlarged."
+            f"is only {row.width} x {row.height} pixels large and would be enlarged to "
+            f"{rules.resolution} x {rules.resolution}."
         )
         yield "small", message, set_aside
 
@@ -189,11 +189,11 @@ def _lint_caption(
     if not row.caption:
         fallback = ""
         if row.concept and not row.has_caption_file:
-            fallback = f"; {row.concept!r}, its folder's name, would be used"
+            fallback = f"; the name of its folder, {row.concept!r}, would be used"
         yield "missing", f"has no caption{fallback}.", "caption"
         return
     if row.caption == common_caption:
-        yield "same", f"{common_count} of {total} images have this very caption.", "caption"
+        yield "same", f"{common_count} of {total} images have exactly this caption.", "caption"
     word_count = len(row.caption.split())
     if word_count < rules.words:
         unit = "word" if word_count == 1 else "words"
@@ -202,7 +202,7 @@ def _lint_caption(
     if trigger and not text.has_words(row.caption, trigger):
         yield "trigger", f"its caption lacks {trigger}.", AddAffixes(trigger=rules.trigger)
     if rules.tokens and row.token_count > rules.tokens:
-        message = f"its caption has {row.token_count} tokens; {rules.tokens} are read."
+        message = f"its caption has {row.token_count} tokens, of which {rules.tokens} are read."
         yield "long", message, Shorten(tokens=max(3, rules.tokens))
     if row.extra_lines:
         message = "its caption has lines below the first; trainers read only the first."

@@ -18,14 +18,14 @@ class Writer(Spec):
 
     by: Literal["hand", "model", "prompt", "file", "affix"] = Field(
         "hand",
-        description="A person, a model, the prompt that an image was made from, or a file that "
-        "was added; affix only put a trigger word or other text around what somebody else wrote.",
+        description="A person, a model, the prompt that an image was made from, or an added file; "
+        "affix means that only a trigger word or other text was added to an existing caption.",
     )
     model: str = Field(
         "", max_length=200, description="The model's name; with its content hash where it is known."
     )
-    instruction: str = Field("", max_length=4000, description="What the model was told to do.")
-    settings: str = Field("", max_length=4000, description="Its further settings.")
+    instruction: str = Field("", max_length=4000, description="The instruction given to the model.")
+    settings: str = Field("", max_length=4000, description="The model's other settings.")
 
     def __str__(self) -> str:
         match self.by:
@@ -48,14 +48,14 @@ class Source(Spec):
         "",
         max_length=2000,
         title="Source",
-        description="Address or place the image was taken from.",
+        description="The address or place the image came from.",
     )
     author: str = Field("", max_length=500, title="Author", description="Who made it.")
     licence: str = Field(
         "",
         max_length=500,
         title="Licence",
-        description="Under which it may be used, such as CC BY 4.0.",
+        description="The licence under which it may be used, such as CC BY 4.0.",
     )
     generated: bool = Field(False, title="Generated", description="Whether a model made it.")
     note: str = Field(

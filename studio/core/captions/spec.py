@@ -84,7 +84,7 @@ class CaptionSpec(Spec):
         ge=1,
         le=4096,
         unit="tokens",
-        help="Captions are cut here at the latest. Empty is the model's default.",
+        help="Longer captions are cut off. Empty is the model's default.",
     )
     batch: int | None = spec_field(
         None,
@@ -129,7 +129,7 @@ class CaptionSpec(Spec):
     @classmethod
     def _check_one_line(cls, text: str) -> str:
         if not text.isprintable():
-            raise ValueError(f"has to be words on one line (not {quote(text)}).")
+            raise ValueError(f"must be text on one line (you entered {quote(text)}).")
         return text
 
     @field_validator("filter")
@@ -150,12 +150,14 @@ class CaptionSpec(Spec):
         if not address:
             return ""
         if not _is_base_url(address):
-            raise ValueError(f"has to be like http://127.0.0.1:1234/v1 (not {quote(address)}).")
+            raise ValueError(
+                f"must be like http://127.0.0.1:1234/v1 (you entered {quote(address)})."
+            )
         parts = urlsplit(address)
         if parts.username is not None or parts.password is not None:
             raise ValueError(
-                "carries a password; leave it out and give the key as STUDIO_CAPTION_KEY in "
-                "the environment."
+                "contains a password; remove it, and set the environment variable "
+                "STUDIO_CAPTION_KEY to the key."
             )
         return address
 
@@ -164,13 +166,13 @@ class CaptionSpec(Spec):
         faults = []
         for title, value in (
             ("Address", self.address),
-            ("Model at the endpoint", self.model.strip()),
+            ("Endpoint model", self.model.strip()),
         ):
             if self.captioner == ENDPOINT and not value:
-                faults.append(f"{title}: is needed for an endpoint.")
+                faults.append(f"{title}: required for an endpoint.")
             if self.captioner != ENDPOINT and value:
                 faults.append(
-                    f"{title}: is only for the captioner endpoint (not for "
+                    f"{title}: used only when Captioning model is endpoint (you chose "
                     f"{quote(self.captioner)}); leave it empty."
                 )
         if faults:
@@ -185,7 +187,7 @@ class CaptionSpec(Spec):
         """
         if self.captioner == ENDPOINT:
             raise NotAllowed(
-                "Captioner: only the owner of this studio may have images sent to an endpoint."
+                "Captioning model: only the owner of this studio can send images to an endpoint."
             )
 
     def check_captioner_kind(self, kind: str) -> None:
@@ -202,8 +204,8 @@ class CaptionSpec(Spec):
             tasks = ", ".join(info.tasks)
             raise InvalidSpec(
                 [
-                    f"Instruction: {info.title} can be asked for {tasks} "
-                    f"(not {quote(self.instruction)})."
+                    f"Instruction: with {info.title}, must be one of {tasks} "
+                    f"(you entered {quote(self.instruction)})."
                 ]
             )
 

@@ -80,5 +80,6 @@ class PictureExportSpec(ExportSpec):
         ...,
         pattern="^[0-9a-f]{64}$",
         title="Digest",
-        help="Of the picture, as generate, upscale and sweep return it; the newest of that digest.",
+        help="The digest of the image, as generate, upscale and sweep return it; the newest one "
+        "with it is exported.",
     )

@@ -47,7 +47,7 @@ def find_family_faults(request: RequestFields, family: Family) -> list[str]:
     if family.max_clip_skip is not None and request.clip_skip > family.max_clip_skip:
         faults.append(
             f"Clip skip: {family.title} always reads the same layer of its text encoder; leave it "
-            f"at {family.max_clip_skip} (not {request.clip_skip})."
+            f"at {family.max_clip_skip} (you entered {request.clip_skip})."
         )
     return faults
 

@@ -127,9 +127,12 @@ def parse_loras(value: Any) -> tuple[LoraUse, ...]:
             raise ValueError(f"{quote(remainder.strip(' ,'))} is not a tag; write <lora:name:0.8>.")
         return uses
     if not isinstance(value, list | tuple):
-        raise ValueError(f"must be a list or text with tags (not {type(value).__name__}).")
+        raise ValueError(
+            f"must be a list or text with tags (you entered a value of type "
+            f"{type(value).__name__})."
+        )
     if len(value) > MAX_LORAS:
-        raise ValueError(f"at most {MAX_LORAS} (not {len(value)}).")
+        raise ValueError(f"at most {MAX_LORAS} are allowed (you entered {len(value)}).")
     return tuple(_parse_item(item, number) for number, item in enumerate(value, 1))
 
 
@@ -146,7 +149,10 @@ def _parse_item(item: Any, position: int) -> LoraUse:
         raise ValueError(f"number {position}: {' '.join(error.faults)}") from None
     except ValueError as error:
         raise ValueError(f"number {position}: {error}") from None
-    raise ValueError(f"number {position} must be a name with weights (not {type(item).__name__}).")
+    raise ValueError(
+        f"number {position} must be a name with weights (you entered a value of "
+        f"type {type(item).__name__})."
+    )
 
 
 def _parse_tag(tag: re.Match[str]) -> LoraUse:

@@ -243,8 +243,8 @@ class GenerationRequest(RequestFields):
         names = [use.name for use in self.with_inline_loras().loras]
         if len(names) > lora_use.MAX_LORAS:
             faults.append(
-                f"LoRAs: at most {lora_use.MAX_LORAS} (not {len(names)}, counting the tags in the "
-                "prompt)."
+                f"LoRAs: at most {lora_use.MAX_LORAS} are allowed (you entered {len(names)}, "
+                "counting the tags in the prompt)."
             )
         repeated = [name for name in names if names.count(name) > 1]
         if repeated:

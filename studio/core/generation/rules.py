@@ -179,18 +179,19 @@ def find_faults(request: RequestFields) -> list[str]:
         )
     if request.is_guided and request.guidance_start >= request.guidance_end:
         faults.append(
-            f"CFG end: must be above CFG start (not {request.guidance_end:g}, with a start of "
-            f"{request.guidance_start:g}); a CFG scale of 1 turns it off."
+            f"CFG end: must be above CFG start (you entered {request.guidance_end:g}, with a start "
+            f"of {request.guidance_start:g}); a CFG scale of 1 turns it off."
         )
     lowest, highest = request.sigma_min, request.sigma_max
     if lowest and highest and lowest >= highest:
         faults.append(
-            f"Highest noise level: must be above the lowest (not {highest:g}, with {lowest:g})."
+            f"Highest noise level: must be above the lowest (you entered {highest:g} and "
+            f"{lowest:g})."
         )
     if request.s_tmax and request.s_tmin > request.s_tmax:
         faults.append(
             f"Churn up to noise level: must be {request.s_tmin:g} or more, where churn starts "
-            f"(not {request.s_tmax:g})."
+            f"(you entered {request.s_tmax:g})."
         )
     if request.has_hires_pass:
         faults += _find_hires_faults(request)
@@ -296,7 +297,7 @@ def _find_hires_faults(request: RequestFields) -> list[str]:
     if tile and tile < max(geometry.MIN_SIDE_PX, 2 * overlap):
         faults.append(
             f"Hires tile: must be {geometry.MIN_SIDE_PX} or more and at least twice the overlap "
-            f"(not {tile}, with an overlap of {overlap})."
+            f"(you entered {tile}, with an overlap of {overlap})."
         )
     if tile and request.hires_resize == "latent":
         faults.append("Upscale in: tiles are cut from pixels; choose pixel, or a hires tile of 0.")

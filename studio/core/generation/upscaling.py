@@ -80,8 +80,8 @@ class UpscaleSpec(Spec):
         if self.longer_side and self.longer_side < max(size):
             raise InvalidSpec(
                 [
-                    f"Longer side: the image is already {max(size)} pixels long; choose more (not "
-                    f"{self.longer_side})."
+                    f"Longer side: the image is already {max(size)} pixels long; enter more (you "
+                    f"entered {self.longer_side})."
                 ]
             )
         scale = self.compute_scale(size)

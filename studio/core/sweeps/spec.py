@@ -59,7 +59,7 @@ MAX_TOTAL_PROMPT_CHARS = 5_000_000  # of all cells: parsing them takes about 4 s
 MAX_REPORTED_FAULTS = 20  # of all cells; equal ones count as one
 MAX_NAMED_VALUES = 3  # of an axis that have the same fault
 # The end of a fault that names the value, as core/base.py writes it.
-_VALUE_END_RE = re.compile(r" \((not|you entered) ([^()]+)\)\.$")
+_VALUE_END_RE = re.compile(r" \((you entered|you chose) ([^()]+)\)\.$")
 FAST_BATCH_SIZE = 8  # images painted together in a fast sweep whose base does not say
 SpecT = TypeVar("SpecT", bound=Spec)
 _PROMPT_FIELDS = ("prompt", "negative_prompt")
@@ -222,7 +222,10 @@ class SweepSpec(_SweepOptions):
         cells = math.prod(self._count_group_values())
         if cells > MAX_GUEST_CELLS:
             raise InvalidSpec(
-                [f"Axes: guests may ask for at most {MAX_GUEST_CELLS} cells (not {cells:,})."]
+                [
+                    f"Axes: guests may ask for at most {MAX_GUEST_CELLS} cells (you entered "
+                    f"{cells:,})."
+                ]
             )
 
     @property

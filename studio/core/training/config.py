@@ -204,7 +204,8 @@ class TrainingConfig(TrainingFields):
         faults = guest_limit_faults(self)
         if self.lokr_factors == "both whole":  # without a rank there is no other limit
             faults.append(
-                f"LoKr matrices: guests may train those that have a rank (not {self.lokr_factors})."
+                f"LoKr matrices: guests may not choose {self.lokr_factors}; choose second by rank "
+                "or both by rank."
             )
         if faults:
             raise InvalidSpec(faults)

@@ -563,7 +563,8 @@ class TrainingFields(Spec):
         has_forbidden_character = not name.isprintable() or bool(set(name) & set('/\\:*?"<>|'))
         if has_outer_space or has_forbidden_character or name.startswith("."):
             raise ValueError(
-                f"is to be a file's name, without / \\ : * ? \" < > | (not {quote(name)})."
+                f'must be a file name without / \\ : * ? " < > |, a leading dot or spaces at '
+                f"either end (you entered {quote(name)})."
             )
         return name
 
@@ -571,7 +572,7 @@ class TrainingFields(Spec):
     @classmethod
     def _check_one_line(cls, text: str) -> str:
         if not text.isprintable():
-            raise ValueError(f"has to be words on one line (not {quote(text)}).")
+            raise ValueError(f"must be text on one line (you entered {quote(text)}).")
         return text.strip()
 
     @field_validator("sample_prompts")

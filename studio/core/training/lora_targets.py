@@ -83,7 +83,7 @@ def parse_model_shape(
     except Exception as error:  # any value may be of any type
         reason = f"{type(error).__name__}: {error!s:.80}"
         raise UnknownFamily(
-            f"The configs of U-Net and text encoders cannot be read ({reason})."
+            f"The configs of the U-Net and text encoders cannot be read ({reason})."
         ) from None
     return ModelShape(unet, text_encoders)
 
@@ -104,8 +104,8 @@ def _parse_unet_shape(config: Mapping[str, Any]) -> UNetShape:
     has_known_mid_block = mid_block == "UNetMidBlock2DCrossAttn"
     if not (has_known_blocks and has_equal_lengths and is_mirrored and has_known_mid_block):
         raise UnknownFamily(
-            "The U-Net is not built as Stable Diffusion's; LoRAs can be trained for 1.x, 2.x and "
-            "XL."
+            "The U-Net is not a known Stable Diffusion U-Net; LoRAs can be trained for 1.x, 2.x "
+            "and XL."
         )
     transformer_depths = tuple(
         depth if "CrossAttn" in kind else 0 for depth, kind in zip(depths, down_blocks)
@@ -163,15 +163,15 @@ def select_modules(
     if not trained:
         raise InvalidSpec(
             [
-                "Target layers: no layer is left to train; choose other targets, or train the "
-                "other part."
+                "Target layers: no layer would be trained; choose other layers, or also train the "
+                "other part of the model."
             ]
         )
     if train_norm and not any(module.is_norm for module in trained):
         raise InvalidSpec(
             [
-                "Train the norms: no pattern fits one; they are called such as "
-                f"unet.{list_norms(shape)[0].path}. Add a pattern, or switch this off."
+                "Train norm layers: no pattern matches one; add a pattern such as "
+                f"unet.{list_norms(shape)[0].path}, or turn this off."
             ]
         )
     return trained
@@ -183,14 +183,15 @@ def _match_modules(modules: Sequence[TargetModule], patterns: str) -> list[Targe
     globs = [part for part in parts if part]
     if len(globs) > MAX_PATTERNS:
         raise InvalidSpec(
-            [f"Layer patterns: there can be {MAX_PATTERNS} at most (not {len(globs)})."]
+            [f"Layer patterns: at most {MAX_PATTERNS} are allowed (you entered {len(globs)})."]
         )
     paths = [f"{module.part}.{module.path}" for module in modules]
     unmatched = [glob for glob in globs if not any(fnmatchcase(path, glob) for path in paths)]
     if unmatched:
         raise InvalidSpec(
             [
-                f"Layer patterns: {quote(glob)} fits no layer; they are called such as {paths[0]}."
+                f"Layer patterns: {quote(glob)} matches no layer; an example of a layer is "
+                f"{paths[0]}."
                 for glob in unmatched
             ]
         )

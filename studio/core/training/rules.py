@@ -54,19 +54,19 @@ def check_family(config: TrainingFields, family: FamilyName, is_inpainting: bool
     faults = []
     if is_inpainting:
         faults.append(
-            f"Model: {config.model:.80} is made for inpainting, and a LoRA is trained on a model "
-            "that paints whole images; choose one of those (the LoRA can be used with both)."
+            f"Model: LoRAs cannot be trained on the inpainting model {config.model:.80}; choose "
+            "a standard model. The LoRA will work with both."
         )
     if not FAMILIES[family].is_trainable:
         titles = ", ".join(one.title for one in FAMILIES.values() if one.is_trainable)
         faults.append(
-            f"Model: {config.model:.80} is of {FAMILIES[family].title}, on which nothing can be "
-            f"trained here; choose one of {titles}."
+            f"Model: {config.model:.80} is a {FAMILIES[family].title} model, which cannot be "
+            f"trained here; choose a model of one of these families: {titles}."
         )
     if not FAMILIES[family].training_clip_skip and config.clip_skip > 1:
         faults.append(
-            f"Clip skip: {FAMILIES[family].title} always reads the last layer but one; leave it at "
-            f"1 (not {config.clip_skip})."
+            f"Clip skip: {FAMILIES[family].title} always uses the second-to-last layer; leave it "
+            f"at 1 (you entered {config.clip_skip})."
         )
     if faults:
         raise InvalidSpec(faults)
@@ -76,11 +76,11 @@ def _find_length_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.steps is not None and config.epochs is not None:
         yield (
             ("steps", "epochs"),
-            f"{config.steps} steps and {config.epochs} epochs both decide the length; leave one "
+            f"{config.steps} steps and {config.epochs} epochs are both set; leave one of them "
             "empty.",
         )
     if config.steps is None and config.epochs is None:
-        yield ("steps", "epochs"), "is needed, or epochs instead."
+        yield ("steps", "epochs"), "required, unless you set Epochs."
 
 
 def _find_part_conflicts(config: TrainingFields) -> Iterator[Conflict]:
@@ -88,37 +88,39 @@ def _find_part_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if not config.train_unet and not config.train_text_encoder:
         yield (
             ("train_unet", "train_text_encoder"),
-            "nothing would be trained; switch it or the text encoders on.",
+            "nothing would be trained; turn this on, or Train the text encoders.",
         )
     elif not config.train_unet and convolutions:
         yield (
             ("targets", "train_unet"),
             "only the U-Net has convolutions, and it is not trained; choose attention + "
-            "feed-forward.",
+            "feed-forward, or turn on Train the U-Net.",
         )
     if config.text_encoder_lr is not None and not config.train_text_encoder:
         yield (
             ("text_encoder_lr", "train_text_encoder"),
-            "they are not trained; leave it empty or train them.",
+            "the text encoders are not trained; leave it empty, or turn on Train the text "
+            "encoders.",
         )
     elif config.text_encoder_lr is not None and not config.train_unet:
         yield (
             ("text_encoder_lr", "train_unet"),
-            "where only they are trained the learning rate is theirs; leave this one empty.",
+            "only the text encoders are trained, and they use Learning rate; leave this empty.",
         )
     for name in ("conv_rank", "conv_alpha"):
         if getattr(config, name) is not None and not convolutions and config.targets != "patterns":
             yield (
                 (name, "targets"),
-                f"{config.targets} has no 3 × 3 convolutions; leave it empty or choose other "
-                "targets.",
+                f"{config.targets} includes no 3 × 3 convolutions; leave it empty, or choose "
+                "Target layers with convolutions.",
             )
     if config.targets == "patterns" and not config.target_modules.strip(" ,\n"):
-        yield ("target_modules", "targets"), "is needed; which layers shall be trained?"
+        yield ("target_modules", "targets"), "required when Target layers is patterns."
     if config.targets != "patterns" and config.target_modules:
         yield (
             ("target_modules", "targets"),
-            f"count only with targets = patterns (not {config.targets}).",
+            f"used only when Target layers is patterns (you chose {config.targets}); leave it "
+            "empty.",
         )
 
 
@@ -127,37 +129,40 @@ def _find_network_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.lokr_factor is not None and not is_lokr:
         yield (
             ("lokr_factor", "network_type"),
-            f"only LoKr has one; leave it empty (not {config.lokr_factor}), or choose LoKr.",
+            f"used only with LoKr; leave it empty (you entered {config.lokr_factor}), or choose "
+            "LoKr as LoRA type.",
         )
     if config.lokr_factors != "second by rank" and not is_lokr:
         yield (
             ("lokr_factors", "network_type"),
-            f"only LoKr has two factors; choose second by rank (not {config.lokr_factors}), or "
-            "choose LoKr.",
+            f"used only with LoKr; choose second by rank (you chose {config.lokr_factors}), or "
+            "choose LoKr as LoRA type.",
         )
     if is_lokr and config.lokr_factors == "both whole":
         for name in ("alpha", "conv_rank", "conv_alpha"):
             if getattr(config, name) is not None:
                 yield (
                     (name, "lokr_factors"),
-                    "counts only where LoKr has a rank; leave it empty, or choose second by rank.",
+                    "used only where LoKr has a rank; leave it empty, or set LoKr matrices to "
+                    "second by rank.",
                 )
         if config.use_rslora:
             yield (
                 ("use_rslora", "lokr_factors"),
-                "LoKr has no rank where both factors are whole; switch it off, or choose second by "
-                "rank.",
+                "LoKr has no rank when both matrices are whole; turn this off, or set LoKr "
+                "matrices to second by rank.",
             )
     if config.train_norm and not config.train_unet:
         yield (
             ("train_norm", "train_unet"),
-            "they are the U-Net's, which is not trained; switch it on or this off.",
+            "the norm layers are in the U-Net, which is not trained; turn this off, or turn on "
+            "Train the U-Net.",
         )
     elif config.train_norm and config.targets == "attention":
         yield (
             ("train_norm", "targets"),
-            "there are none within the attention alone; choose attention + feed-forward, or switch "
-            "this off.",
+            "attention alone has no norm layers; turn this off, or choose attention + "
+            "feed-forward.",
         )
 
 
@@ -168,22 +173,23 @@ def _find_optimizer_conflicts(config: TrainingFields) -> Iterator[Conflict]:
             if rate is not None:
                 yield (
                     (name, "optimizer"),
-                    f"Adafactor with relative step finds its own; leave it empty (not {rate:g}).",
+                    f"Adafactor (relative step) finds its own; leave it empty (you entered "
+                    f"{rate:g}).",
                 )
         if config.lr_scheduler != "constant":
             yield (
                 ("lr_scheduler", "optimizer"),
-                "Adafactor with relative step has its own; choose constant (not "
+                "Adafactor (relative step) has its own; choose constant (you chose "
                 f"{config.lr_scheduler}).",
             )
     elif config.learning_rate is None:
-        yield ("learning_rate", "optimizer"), f"{config.optimizer} needs one, such as 0.0001."
+        yield ("learning_rate", "optimizer"), f"required with {config.optimizer}, e.g. 0.0001."
     adam = config.optimizer.startswith("AdamW")
     for name in ("beta1", "beta2", "eps"):
         if getattr(config, name) is not None and not adam:
-            yield (name, "optimizer"), "only AdamW has it; leave it empty."
+            yield (name, "optimizer"), "used only with AdamW; leave it empty."
     if config.scale_parameter is not None and adam:
-        yield ("scale_parameter", "optimizer"), "only Adafactor has it; leave it empty."
+        yield ("scale_parameter", "optimizer"), "used only with Adafactor; leave it empty."
 
 
 def _find_lr_schedule_conflicts(config: TrainingFields) -> Iterator[Conflict]:
@@ -192,39 +198,42 @@ def _find_lr_schedule_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.lr_scheduler == "constant" and warmup:
         yield (
             ("lr_warmup", "lr_scheduler"),
-            f"the constant schedule has no warm-up; choose constant with warm-up, or 0 (not "
-            f"{warmup:g}).",
+            f"the constant schedule has no warm-up; choose constant with warm-up, or enter 0 "
+            f"(you entered {warmup:g}).",
         )
     elif config.lr_scheduler == "constant with warm-up" and not warmup:
-        yield ("lr_warmup", "lr_scheduler"), "is needed; without one choose the schedule constant."
+        yield (
+            ("lr_warmup", "lr_scheduler"),
+            "required; for training without one, choose the schedule constant.",
+        )
     if warmup >= 1 and warmup != math.floor(warmup):
         yield (
             ("lr_warmup",),
-            f"has to be a share below 1 or a whole number of steps (not {warmup:g}).",
+            f"must be a share below 1 or a whole number of steps (you entered {warmup:g}).",
         )
     elif warmup and total is not None:
         warmup_steps = warmup * total if warmup < 1 else warmup
         if not 1 <= warmup_steps < total:
             yield (
                 ("lr_warmup", "steps"),
-                f"has to be at least 1 step and fewer than all {total} (not {warmup:g}).",
+                f"must be at least 1 step and fewer than all {total} (you entered {warmup:g}).",
             )
     if config.lr_scheduler_num_cycles is not None and config.lr_scheduler != "cosine with restarts":
         yield (
             ("lr_scheduler_num_cycles", "lr_scheduler"),
-            "lr_scheduler_num_cycles (formerly cycles) is for cosine with restarts only, not for "
-            f"{config.lr_scheduler}; leave it empty (not {config.lr_scheduler_num_cycles}).",
+            "used only with cosine with restarts; leave it empty (you entered "
+            f"{config.lr_scheduler_num_cycles}).",
         )
     if config.lr_scheduler_power is not None and config.lr_scheduler != "polynomial":
         yield (
             ("lr_scheduler_power", "lr_scheduler"),
-            "only the polynomial schedule has it; leave it empty (not "
+            "used only with polynomial; leave it empty (you entered "
             f"{config.lr_scheduler_power:g}).",
         )
     if config.lr_scheduler == "polynomial" and (config.learning_rate or 1) <= 1e-7:
         yield (
             ("learning_rate", "lr_scheduler"),
-            f"polynomial falls to 1e-7; it has to be above (not {config.learning_rate:g}).",
+            f"must be above 1e-7, where polynomial ends (you entered {config.learning_rate:g}).",
         )
 
 
@@ -232,23 +241,23 @@ def _find_image_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     if config.num_class_images and not config.class_word:
         yield (
             ("class_word", "num_class_images"),
-            "is needed for class images; what kind of thing is it?",
+            "required for class images; enter what kind of thing it is, such as plush toy.",
         )
     if config.prior_loss_weight is not None and not config.num_class_images:
         yield (
             ("prior_loss_weight", "num_class_images"),
-            "there are no class images; leave it empty or ask for some.",
+            "there are no class images; leave it empty, or set Class images.",
         )
     if config.keep_tokens and not config.shuffle_caption:
         yield (
             ("keep_tokens", "shuffle_caption"),
-            "captions are not shuffled; switch that on, or choose 0.",
+            "used only when captions are shuffled; enter 0, or turn on Shuffle captions.",
         )
     if config.crop == "random" and config.cache_latents != "off":
         yield (
             ("crop", "cache_latents"),
-            "kept latents are of one crop, so it cannot be random; switch keep latents off, "
-            "or crop the center.",
+            "cached latents hold a single crop, so it cannot be random; set Cache latents to off, "
+            "or choose center.",
         )
 
 
@@ -265,41 +274,44 @@ def _find_bucket_conflicts(config: TrainingFields) -> Iterator[Conflict]:
         if side is not None and config.bucket_no_upscale:
             yield (
                 (name, "bucket_no_upscale"),
-                "counts only where small images are enlarged; leave it empty, or switch never "
-                f"enlarge off (not {side}).",
+                "used only when small images are enlarged; leave it empty (you entered "
+                f"{side}), or turn off Do not enlarge.",
             )
         elif side is not None and step is not None and side % step:
             yield (
                 (name, "bucket_step"),
-                f"has to be a multiple of the bucket step {step} (not {side}).",
+                f"must be a multiple of Bucket step, {step} (you entered {side}).",
             )
     if config.bucket_no_upscale:
         return
     if min_side is not None and max_side is not None and min_side > max_side:
         yield (
             ("bucket_min", "bucket_max"),
-            f"has to be at most the longest side {max_side} (not {min_side}).",
+            f"must not exceed Longest bucket side, {max_side} (you entered {min_side}).",
         )
     if resolution is not None and min_side is not None and min_side > resolution:
         yield (
             ("bucket_min", "resolution"),
-            f"has to be at most the resolution {resolution} (not {min_side}).",
+            f"must not exceed Resolution, {resolution} (you entered {min_side}).",
         )
     if resolution is not None and max_side is not None and max_side < resolution:
         yield (
             ("bucket_max", "resolution"),
-            f"has to be at least the resolution {resolution} (not {max_side}).",
+            f"must not be below Resolution, {resolution} (you entered {max_side}).",
         )
 
 
 def _find_unused_bucket_settings(config: TrainingFields) -> Iterator[Conflict]:
     for name in ("bucket_min", "bucket_max", "bucket_step"):
         if getattr(config, name) is not None:
-            yield (name, "buckets"), "there are no buckets; switch them on or leave it empty."
+            yield (
+                (name, "buckets"),
+                "used only with buckets; leave it empty, or turn on Aspect ratio buckets.",
+            )
     if config.bucket_no_upscale:
         yield (
             ("bucket_no_upscale", "buckets"),
-            "counts only with buckets; switch them on or this off.",
+            "used only with buckets; turn this off, or turn on Aspect ratio buckets.",
         )
 
 
@@ -309,7 +321,7 @@ def _find_monitoring_conflicts(config: TrainingFields) -> Iterator[Conflict]:
         ("checkpoint_every", "checkpoint_every_epochs"),
     ):
         if getattr(config, in_steps) is not None and getattr(config, in_epochs) is not None:
-            yield (in_steps, in_epochs), "is set in steps and in epochs; leave one of them empty."
+            yield (in_steps, in_epochs), "set in both steps and epochs; leave one of them empty."
     has_interval = config.sample_every is not None or config.sample_every_epochs is not None
     if config.sample_prompt_list and not has_interval:
         yield (
@@ -328,10 +340,10 @@ def _find_monitoring_conflicts(config: TrainingFields) -> Iterator[Conflict]:
     ):
         yield (
             ("checkpoints_total_limit", "checkpoint_every", "checkpoint_every_epochs"),
-            "only the last one is saved; set how often to save, or leave it empty.",
+            "only the last checkpoint is saved; leave it empty, or set Checkpoint every.",
         )
     if config.validate_every is not None and not config.validation_split:
         yield (
             ("validate_every", "validation_split"),
-            "no images are held out; set a validation share or leave it empty.",
+            "no images are held out; leave it empty, or set Validation share.",
         )

@@ -64,7 +64,7 @@ def borrow_captioner(
     content_hash = models.get_content_hash(info)
     model_key = f"captioner {content_hash} {device.dtype_name}"
     max_tokens = spec.tokens or CAPTIONERS[info.model_type].max_tokens
-    report(Progress(0, 0, "Loading the captioner"))
+    report(Progress(0, 0, "Loading the captioning model"))
     with context.pipelines.lend(
         model_key,
         lambda: module.Captioner.load(info, device),

@@ -46,6 +46,7 @@ MAX_RESULT_ROWS = 5000  # that are listed one by one
 MAX_MODEL_LABEL_CHARS = 200
 # Images that were rejected, and none captioned: it will not become better
 MAX_REFUSALS_WITHOUT_CAPTION = 3
+NO_CAPTION_REASON = "The captioning model returned no caption for it."
 
 
 def caption_dataset(
@@ -76,8 +77,8 @@ def caption_dataset(
     dataset = context.home.datasets.open(Path(folder) if folder else caption_spec.dataset)
     if dataset.is_shipped and not caption_spec.dry_run:
         raise NotAllowed(
-            f"{dataset.name} came with the studio and stays as it is; "
-            "copy it under another name and caption that."
+            f"{dataset.name} is built in and cannot be edited; copy it under another name and "
+            "caption the copy."
         )
     run = _CaptionRun(dataset, caption_spec, report)
     if run.pending_images:
@@ -145,7 +146,7 @@ class _CaptionRun:
         if not (self.pending_images or self.num_skipped or self.failures):
             ending = "."
             if self.spec.filter:
-                ending = f" that the filter {quote(self.spec.filter)} lets through."
+                ending = f" that matches the filter {quote(self.spec.filter)}."
             raise DatasetError(f"There is no image to caption in {self.dataset.name}{ending}")
 
     def summarize(self) -> dict[str, Any]:
@@ -252,12 +253,12 @@ class _CaptionRun:
                     self._add_caption(image, caption)
                 else:
                     self.num_refused += 1
-                    reason = rejections.get(index, "The captioner said nothing about it.")
+                    reason = rejections.get(index, NO_CAPTION_REASON)
                     self._add_failure(image, reason)
         has_captions = self.num_captioned or self.num_from_cache
         if not has_captions and self.num_refused >= MAX_REFUSALS_WITHOUT_CAPTION:
             raise StudioError(
-                f"None of the first {self.num_refused} images was captioned. "
+                f"None of the first {self.num_refused} images could be captioned. "
                 f"{self.failures[-1]['error']}"
             )
 

@@ -160,8 +160,8 @@ class Captioner:
             if attempt < MAX_ATTEMPTS and stop_event.wait(delay):
                 break
         raise StudioError(
-            f"The endpoint {self._base_url} {reason}, also when tried {MAX_ATTEMPTS} times. "
-            "What was captioned is kept; caption again later, and it goes on there."
+            f"The endpoint {self._base_url} {reason}, even after {MAX_ATTEMPTS} attempts. "
+            "Finished captions are kept; caption again later to continue."
         )
 
     def _post(self, payload: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
@@ -174,10 +174,12 @@ class Captioner:
                 if len(body) > MAX_RESPONSE_BYTES:
                     raise StudioError(
                         f"The endpoint {self._base_url} answers with more than "
-                        f"{MAX_RESPONSE_BYTES // 2**20} MiB; is it the right address?"
+                        f"{MAX_RESPONSE_BYTES // 2**20} MiB; check Address."
                     )
                 if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout(f"no whole answer in {RESPONSE_TIMEOUT_SECONDS:.0f} s")
+                    raise httpx.ReadTimeout(
+                        f"no complete answer within {RESPONSE_TIMEOUT_SECONDS:.0f} s"
+                    )
             return response.status_code, response.headers, body
 
     @property
@@ -211,10 +213,10 @@ def _parse_caption(body: bytes) -> str:
             content = " ".join(str(part["text"]) for part in content if part.get("type") == "text")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise ImageRejected(
-            f"The endpoint's answer is not one of chat completions: {body[:80]!r}."
+            f"The endpoint's answer is not a chat completion: {body[:80]!r}."
         ) from None
     if not isinstance(content, str) or not content.strip():
-        raise ImageRejected("The endpoint said nothing about it.")
+        raise ImageRejected("The endpoint returned no caption for it.")
     return content
 
 
@@ -236,14 +238,14 @@ def _format_hint(status: int, headers: httpx.Headers) -> str:
     """Return what a user may do about a status."""
     if status in (401, 403):
         if os.environ.get(API_KEY_VARIABLE):
-            return f" Is the right key in the environment, as {API_KEY_VARIABLE}?"
+            return f" Check the key in the environment variable {API_KEY_VARIABLE}."
         return (
-            f" Give its key in the environment, as {API_KEY_VARIABLE}, and start the studio again."
+            f" Set the environment variable {API_KEY_VARIABLE} to its key, and restart the studio."
         )
     if 300 <= status < 400:
         target = headers.get("location", "nowhere")
-        return f" It sends on to {quote(target, 120)}; if you trust that, give it as the address."
-    return " Is the address right, such as http://127.0.0.1:1234/v1, and the model?"
+        return f" It redirects to {quote(target, 120)}; if you trust that, enter it as Address."
+    return " Check Address, such as http://127.0.0.1:1234/v1, and Endpoint model."
 
 
 def _parse_retry_after(headers: httpx.Headers, min_delay: float) -> float:

@@ -67,7 +67,7 @@ def embed_images(
     prefetched = prefetch.prefetch_images(missing, _load_image, 2 * BATCH_SIZE)
     for batch in prefetch.iter_batches(prefetched, BATCH_SIZE):
         # 1. Report
-        tracker.report(num_done, "Looking at the images")
+        tracker.report(num_done, "Scanning the images")
         # 2. Sort out what cannot be read
         pixels: dict[str, Image.Image] = {}
         thumbnails: dict[str, bytes] = {}

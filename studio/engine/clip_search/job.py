@@ -88,7 +88,7 @@ def search_dataset(
     candidates = [dataset.get_image(key) for key in query_spec.pictures] or list(dataset.images)
     images = [image for image in candidates if not image.image_error]
     if not images:
-        raise DatasetError(f"There is no image in {dataset.name} that can be looked at.")
+        raise DatasetError(f"There is no readable image in {dataset.name}.")
 
     # 2. Embed its images and answer
     report(Progress(0, 0, "Loading CLIP"))

@@ -71,7 +71,7 @@ def evaluate_training(
     # 1. What is compared: prompts, LoRA files
     run = context.home.runs.get(str(spec.get("run")))
     if run is None:
-        raise StudioError(f"There is no training run {quote(spec.get('run'))} here any more.")
+        raise StudioError(f"The training run {quote(spec.get('run'))} no longer exists.")
     clip_name = _choose_clip(context, run)
     report(Progress(0, 0, "Reading the images"))
     dataset = context.home.training_sets.load_training_set(run.config.dataset)
@@ -80,8 +80,8 @@ def evaluate_training(
     prompts = rules.build_scene_prompts(run.config, captions, _select_templates(run))
     if not prompts:
         raise StudioError(
-            f"{run.config.name} has neither a trigger word nor captions nor sample prompts "
-            "to ask it with."
+            f"{run.config.name} has no trigger word, captions or sample prompts to evaluate it "
+            "with."
         )
     lora_steps = _ensure_lora_files(context, run, report)
 
@@ -143,9 +143,9 @@ def _choose_clip(context: WorkerContext, run: Run) -> str:
         if isinstance(info, TransformersModelInfo) and not info.bundled:
             return info.name
     raise StudioError(
-        f"The report needs a CLIP model that knows the world of {run.config.model}; "
-        f"the embedded one knows only that of {DEFAULT_MODEL}. "
-        "Put a folder such as openai/clip-vit-large-patch14 into home/models."
+        f"Evaluating a LoRA for {run.config.model} requires a CLIP model; the built-in one works "
+        f"only for {DEFAULT_MODEL}. Put a folder such as openai/clip-vit-large-patch14 into "
+        "home/models."
     )
 
 
@@ -190,8 +190,8 @@ def _collect_images(context: WorkerContext, sweep_id: str) -> tuple[list[Cell], 
     for cell in cells:
         result = results.get(cell.key)
         if result is None or not result.path:
-            reason = result.error if result else "it is not there"
-            raise StudioError(f"An image of the comparison could not be made: {reason}")
+            reason = result.error if result else "it is missing"
+            raise StudioError(f"An image of the comparison could not be generated: {reason}")
         paths.append(result.path)
     return cells, paths
 

@@ -278,9 +278,9 @@ class _GenerationRun:
         if self.request.num_images == 1:
             return "Generating"
         first = len(self.images) + 1
-        subject = f"picture {first}"
+        subject = f"image {first}"
         if num_images > 1:
-            subject = f"pictures {first} to {first + num_images - 1}"
+            subject = f"images {first} to {first + num_images - 1}"
         return f"Generating {subject} of {self.request.num_images}"
 
     def _report(self, step: int, message: str, preview: bytes | None = None) -> None:

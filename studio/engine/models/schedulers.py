@@ -195,8 +195,8 @@ def build_scheduler(
     if steps > max_steps:
         raise InvalidSpec(
             [
-                f"Steps: {scheduler} can take {max_steps} at most (not {steps}); "
-                "it is made for 4 to 8."
+                f"Steps: must be {max_steps} or less with {scheduler}, which is made for 4 to 8 "
+                f"(you entered {steps})."
             ]
         )
     with explain_scheduler_config():

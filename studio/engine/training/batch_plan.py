@@ -299,7 +299,7 @@ class BatchPlan:
             reason = (
                 f"is too small or too narrow ({image.width} x {image.height} pixels) "
                 f"for buckets in steps of {self.options.bucket_step}; "
-                "allow enlarging, or take another image."
+                "turn off Do not enlarge, or use another image."
             )
             self.excluded_images.append((image.path, reason))
         return fits

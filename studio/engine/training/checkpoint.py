@@ -96,12 +96,12 @@ class CheckpointManager:
             identity = state["identity"]
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise BadFile(
-                f"{checkpoint.path.name} cannot be read ({type(error).__name__}); begin anew."
+                f"{checkpoint.path.name} cannot be read ({type(error).__name__}); restart the run."
             ) from None
         if identity != self.identity:
             raise StudioError(
-                "The images, captions, model or settings are not those that this run was begun "
-                "with, so it cannot go on from its checkpoint. Put them back, or begin it anew."
+                "The images, captions, model or settings have changed since this run started, so "
+                "it cannot resume from its checkpoint. Restore them, or restart the run."
             )
         trainer.network.load_state_dict(weights)
         optim.load_state(trainer.optimizer, optimizer_tensors, optimizer_scalars)

@@ -58,7 +58,7 @@ def ensure_class_images(
     if broken:
         raise StudioError(
             f"The class image {broken[0]} in {folder} cannot be used; "
-            "delete it, and it is painted again."
+            "delete it, and it is generated again."
         )
     return [replace(images[path], caption=config.class_prompt, repeats=1) for path in paths]
 

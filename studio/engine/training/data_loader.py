@@ -100,8 +100,8 @@ class BatchLoader:
             if width % model.vae_scale_factor or height % model.vae_scale_factor:
                 raise InvalidSpec(
                     [
-                        f"Resolution: {model.info.name} takes sides in steps of "
-                        f"{model.vae_scale_factor} pixels (not {width} x {height})."
+                        f"Resolution: {model.info.name} requires sides in steps of "
+                        f"{model.vae_scale_factor} pixels (this would be {width} x {height})."
                     ]
                 )
         self._latent_shift, self._latent_scale = _get_latent_normalization(model.vae.config)
@@ -245,8 +245,8 @@ class BatchLoader:
         tensors = self._cache.get(key)
         if tensors is None:
             raise BadFile(
-                f"What was computed of {description:.200} is gone from the cache on disk. "
-                "Start again; it is computed anew."
+                f"The cached data of {description:.200} is missing from the disk; start again to "
+                "recreate it."
             )
         return tensors
 
@@ -284,7 +284,7 @@ def _load_views(views: list[View]) -> list[torch.Tensor]:
     try:
         data = training_image.path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{name} cannot be read any more ({error.strerror or error}).") from None
+        raise DatasetError(f"{name} can no longer be read ({error.strerror or error}).") from None
     if hashlib.sha256(data).hexdigest() != training_image.content_hash:
         raise DatasetError(f"{name} has changed since the folder was read; start again.")
     image = decode.load_image(data, name).image
@@ -299,8 +299,8 @@ def _encode_posterior(model: LoadedModel, view: View, pixels: torch.Tensor) -> T
     if not all(bool(torch.isfinite(tensor).all()) for tensor in posterior.values()):
         dtype_name = str(model.vae.dtype).removeprefix("torch.")
         raise DatasetError(
-            f"{view.image.path.name}: the autoencoder of {model.info.name} makes no numbers of it "
-            f"in {dtype_name}. Choose --precision float32, or take the image out."
+            f"{view.image.path.name}: the VAE of {model.info.name} returns invalid numbers for it "
+            f"in {dtype_name}. Choose --precision float32, or exclude the image."
         )
     return posterior
 

@@ -150,7 +150,7 @@ def export_checkpoint(
     if not isinstance(step, int) or step not in checkpoint_by_step:
         steps = ", ".join(map(str, checkpoint_by_step)) or "none"
         raise StudioError(
-            f"{run.config.name} has no checkpoint of step {quote(step)}; there is {steps}."
+            f"{run.config.name} has no checkpoint of step {quote(step)}; available: {steps}."
         )
     lora_name, notes = export_lora(
         context,
@@ -188,7 +188,7 @@ def dry_run(
         cost = memory_probe.measure_cost(
             trainer,
             lambda: context.pipelines.free_bytes,
-            lambda: report(Progress(0, 0, "Trying a few steps")),
+            lambda: report(Progress(0, 0, "Measuring a few steps")),
         )
     return setup.summarize() | {"cost": cost.to_dict()}
 
@@ -281,5 +281,5 @@ def _measure_cost(
 def _load_run(context: WorkerContext, spec: Mapping[str, Any]) -> Run:
     run = context.home.runs.get(str(spec.get("run")))
     if run is None:
-        raise StudioError(f"There is no training run {quote(spec.get('run'))} here any more.")
+        raise StudioError(f"The training run {quote(spec.get('run'))} no longer exists.")
     return run

@@ -177,10 +177,8 @@ def _cast_finite(matrix: torch.Tensor, dtype: torch.dtype, layer_name: str) -> t
         return cast_matrix
     advice = "save it as float32 or bfloat16"
     if not bool(torch.isfinite(matrix).all()):
-        advice = "the training broke; take an earlier checkpoint"
-    message = (
-        f"The LoRA's layer {layer_name:.120} has values that are no numbers in {dtype}: {advice}."
-    )
+        advice = "the training diverged; use an earlier checkpoint"
+    message = f"The LoRA's layer {layer_name:.120} has invalid numbers in {dtype}; {advice}."
     raise StudioError(message.replace("torch.", ""))
 
 
@@ -341,6 +339,6 @@ def _verify_file(
     read_back = {layer.stem: (len(layer.tensors), layer.alpha) for layer in layers}
     if not is_same or unknown_keys or read_back != expected:
         raise BadFile(
-            f"{name} came back from the disk differently than it was written; "
-            "nothing was replaced. Is the disk sound?"
+            f"{name} was read back from the disk with other contents than were written; "
+            "nothing was replaced. Check the disk."
         )

@@ -153,7 +153,7 @@ class LoraNetwork:
         shapes = {name: weight.shape for name, weight in weights.items()}
         if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
             raise BadFile(
-                "The checkpoint is of another LoRA: its layers are not those of the settings."
+                "The checkpoint belongs to another LoRA: its layers do not match the settings."
             )
         for name, weight in weights.items():
             weight.copy_(tensors[name])

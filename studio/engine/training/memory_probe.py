@@ -145,17 +145,17 @@ def build_out_of_memory(
         lowerable.insert(0, f"the batch (now {config.train_batch_size})")
     remedies = [f"lower {', '.join(lowerable[:-1])} or {lowerable[-1]}"]
     if not config.gradient_checkpointing:
-        remedies.append("switch gradient checkpointing on")
+        remedies.append("turn on gradient checkpointing")
     if config.train_text_encoder and config.train_unet:
-        remedies.append("leave the text encoders out")
+        remedies.append("leave out the text encoders")
     figures = ""
     if needed_bytes:
         figures = (
-            f" It needs about {needed_bytes / GIB:.2f} GiB beside the model, "
-            f"and {free_bytes / GIB:.2f} GiB are free."
+            f" It needs about {needed_bytes / GIB:.2f} GiB in addition to the "
+            f"model, and {free_bytes / GIB:.2f} GiB are free."
         )
     return OutOfMemory(
-        "The memory does not suffice for this training."
+        "There is not enough memory for this training."
         f"{figures} {', '.join(remedies).capitalize()}."
     )
 

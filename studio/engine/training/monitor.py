@@ -36,7 +36,7 @@ from studio.storage.training.runs import Run, sample_seed
 # Shares of the timesteps, 0 … 1, at which the validation loss is measured.
 VALIDATION_NOISE_LEVELS = (0.125, 0.375, 0.625, 0.875)
 MAX_SAMPLE_BATCH_SIZE = 4  # samples that are generated in one U-Net call, if memory allows
-SKIPPED_SAMPLES_NOTE = "Memory did not suffice for the samples of step {step}; they are left out."
+SKIPPED_SAMPLES_NOTE = "There was not enough memory for the samples of step {step}; skipped."
 MAX_NAMED_IMAGES = 3  # image names in the message of a step that broke
 
 
@@ -140,8 +140,8 @@ class TrainingMonitor:
         image_names = ", ".join(error.image_names[:MAX_NAMED_IMAGES])
         self.report_progress(
             step,
-            f"Step {error.step} came to no numbers (images {image_names}); "
-            f"back to step {step}, and on without it",
+            f"Step {error.step} gave invalid numbers (images {image_names}); "
+            f"back to step {step}, continuing without it",
         )
 
     def _is_boundary(self, step: int) -> bool:

@@ -68,15 +68,15 @@ def check_optimizer(config: TrainingConfig, device: Device) -> None:
         return
     if device.kind != "cuda":
         raise InvalidSpec(
-            [f"Optimizer: AdamW 8-bit runs on CUDA only, and this is {device.title}; choose AdamW."]
+            [f"Optimizer: AdamW 8-bit runs only on CUDA, not on {device.title}; choose AdamW."]
         )
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise InvalidSpec(
             [
-                "Optimizer: AdamW 8-bit needs the package bitsandbytes, which is not installed "
-                "(pip install bitsandbytes); or choose AdamW."
+                "Optimizer: AdamW 8-bit requires the package bitsandbytes, which is not installed; "
+                "run pip install bitsandbytes, or choose AdamW."
             ]
         ) from None
 
@@ -139,5 +139,5 @@ def load_state(
         optimizer.load_state_dict({"state": state, "param_groups": param_groups})
     except (KeyError, ValueError, RuntimeError) as error:
         raise BadFile(
-            f"The checkpoint's optimizer is not the one of the settings ({error!s:.100})."
+            f"The checkpoint's optimizer does not match the settings ({error!s:.100})."
         ) from None

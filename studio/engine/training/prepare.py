@@ -153,8 +153,8 @@ def prepare_training(
     )
     if config.validation_split and not validation_images:
         raise DatasetError(
-            f"{dataset.name} has only one image, so none can be put aside to validate with; "
-            "choose 0 as validation share."
+            f"Validation share: {dataset.name} has only one image, so none can be held out; "
+            "enter 0."
         )
 
     # 3. The class images. A dataset that cannot be trained on is refused before they are generated.

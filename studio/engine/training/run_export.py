@@ -47,8 +47,8 @@ def export_lora(
     run = context.home.runs.get(run.id) or run
     if "unet" not in run.start_info:
         raise BadFile(
-            f"What was noted when {run.config.name} began is lost (about.json); "
-            "train it on, and it is noted again."
+            f"The record of how {run.config.name} started (about.json) is missing; resume the "
+            "training to recreate it."
         )
     earlier_names = set()
     for entry in run.result.values():
@@ -74,7 +74,7 @@ def export_lora(
     context.home.runs.update_record(run.id, "result", **{result_key: entry})
     if name == stem or name in earlier_names:
         return name, []
-    return name, [f"There was a LoRA {stem} already, so this one is called {name}."]
+    return name, [f"A LoRA called {stem} already existed, so this one is called {name}."]
 
 
 def _build_export_info(run: Run, name: str, step: int) -> LoraExportInfo:

@@ -62,7 +62,7 @@ def encode_tokens(
         max_skip = get_max_clip_skip(encoder, family)
         if not 1 <= clip_skip <= max_skip:
             raise InvalidSpec(
-                [f"Clip skip: this text encoder goes from 1 to {max_skip} (not {clip_skip})."]
+                [f"Clip skip: must be 1 to {max_skip} for this model (you entered {clip_skip})."]
             )
         flat_ids = devices.copy_to(encoder.device, ids.flatten(0, 1))
         output = encoder(flat_ids, output_hidden_states=True, return_dict=True)

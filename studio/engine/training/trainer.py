@@ -325,9 +325,9 @@ def _roll_back(trainer: Trainer, callback: TrainingCallback, error: NonFiniteLos
         if num_unnamed > 0:
             image_names += f" and {num_unnamed} more"
         raise StudioError(
-            f"The training broke a second time, in step {error.step} (images {image_names}): "
-            "the loss is no number. What was saved before is sound. "
-            "Choose a lower learning rate, or float32 as precision."
+            f"The training diverged a second time, in step {error.step} (images {image_names}): "
+            "the loss is not a number. Earlier checkpoints are intact. Choose a lower learning "
+            "rate, or float32 as Precision."
         )
     trainer.pending = PendingSteps()
     callback.rollback(trainer, error)

@@ -76,13 +76,13 @@ class Budget:
         self._used_bytes += num_bytes
         if self._used_bytes > self._max_bytes:
             raise BadFile(
-                f"{self._name} unpacks to more than {self._max_bytes / 2**20:,.0f} MiB, which no "
-                "set of images of its size does; it is not taken."
+                f"{self._name} unpacks to more than {self._max_bytes / 2**20:,.0f} MiB, too much "
+                "for its size; it was not imported."
             )
         if shutil.disk_usage(self._folder).free < MIN_FREE_DISK_BYTES:
             raise BadFile(
-                f"The disk is nearly full, so {self._name} is not taken; free some space and try "
-                "again."
+                f"The disk is nearly full, so {self._name} was not imported; free some space and "
+                "try again."
             )
 
 
@@ -109,13 +109,13 @@ def iter_members(archive: Path, name: str, skipped: list[tuple[str, str]]) -> It
         EOFError,
     ) as error:
         raise BadFile(
-            f"{name} is no zip file that can be read, or was cut off; pack it again."
+            f"{name} is not a readable zip file, or was cut off; pack it again."
         ) from error
     with zip_file:
         entries = zip_file.infolist()
         if len(entries) > MAX_ENTRIES:
             raise BadFile(
-                f"{name} has {len(entries):,} entries; at most {MAX_ENTRIES:,} are taken."
+                f"{name} has {len(entries):,} entries; at most {MAX_ENTRIES:,} are allowed."
             )
         for info in entries:
             member_name = _decode_name(info)
@@ -189,22 +189,22 @@ def safe_member_path(name: str) -> PurePosixPath | None:
     if "\0" in name:
         raise BadFile("has a NUL in its name.")
     if any(0xD800 <= ord(char) < 0xE000 for char in name):
-        raise BadFile("has a name that is no text.")
+        raise BadFile("has a name that is not text.")
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     parts = [part for part in name.split("/") if part not in ("", ".")]
     has_drive = bool(parts) and parts[0][1:2] == ":"
     if name.startswith("/") or ".." in parts or has_drive:
-        raise BadFile("leads out of the archive.")
+        raise BadFile("points outside the archive.")
     if not parts or any(part.startswith(".") or part in _IGNORED_NAMES for part in parts):
         return None
     if len(parts) > 20:
-        raise BadFile("lies more than 20 folders deep.")
+        raise BadFile("is more than 20 folders deep.")
     stem, suffix = os.path.splitext(parts[-1])
     try:
         folders = [atomic.safe_name(part) for part in parts[:-1]]
         return PurePosixPath(*folders, f"{atomic.safe_name(stem)}{suffix}")
     except BadFile:
-        raise BadFile("has a name that no system takes; rename it.") from None
+        raise BadFile("has a name that is not allowed on every system; rename it.") from None
 
 
 def _open_entry(zip_file: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
@@ -228,11 +228,11 @@ def _check_entry(info: zipfile.ZipInfo) -> None:
     if stat.S_ISLNK(mode):
         raise BadFile("is a link.")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise BadFile("is no file.")
+        raise BadFile("is not a file.")
     if info.flag_bits & 0x1:
-        raise BadFile("has a password; pack it without.")
+        raise BadFile("has a password; pack it without one.")
     if info.compress_type not in _COMPRESSION_METHODS:
-        raise BadFile("is packed in an unusual way; pack it as a plain zip.")
+        raise BadFile("uses an unsupported compression; pack it as a standard zip.")
 
 
 def _check_directory(archive: Path, name: str) -> None:
@@ -260,6 +260,6 @@ def _check_directory(archive: Path, name: str) -> None:
     if num_entries > MAX_ENTRIES or directory_bytes > MAX_DIRECTORY_BYTES:
         raise BadFile(
             f"{name} has {num_entries:,} entries in a list of {directory_bytes / 2**20:.1f} MiB; "
-            f"at most {MAX_ENTRIES:,} and {MAX_DIRECTORY_BYTES / 2**20:g} MiB are taken. Pack "
+            f"at most {MAX_ENTRIES:,} and {MAX_DIRECTORY_BYTES / 2**20:g} MiB are allowed. Pack "
             "fewer at a time."
         )

@@ -77,7 +77,7 @@ def replace_first_line(data: bytes | None, caption: str, drop_extra_lines: bool 
     """
     check_caption(caption, "the caption")
     if "\n" in caption:
-        raise DatasetError("a caption is one line; write it without line breaks.")
+        raise DatasetError("a caption is a single line; remove its line breaks.")
     try:
         text, _ = decode_text(data or b"", MAX_CAPTION_BYTES, "")
     except DatasetError:
@@ -95,7 +95,7 @@ def read_records(file: Path) -> list[Record]:
     """
     try:
         if not file.is_file() or file.stat().st_size > MAX_METADATA_BYTES:
-            raise DatasetError(f"it is no file of at most {MAX_METADATA_BYTES // 2**10:,} KiB.")
+            raise DatasetError(f"it is not a file of at most {MAX_METADATA_BYTES // 2**10:,} KiB.")
         text, _ = decode_text(read_file(file), MAX_METADATA_BYTES, "it")
     except OSError as error:
         raise DatasetError(f"it cannot be read ({error.strerror or error}).") from None
@@ -119,11 +119,11 @@ def parse_record(fields: Any) -> tuple[PurePosixPath, str | None]:
     name = fields.get("file_name") if isinstance(fields, dict) else None
     if not isinstance(name, str) or not name or "\0" in name:
         raise DatasetError(
-            'it names no image; write {"file_name": "009.png", "text": "a photo of …"}.'
+            'it names no image; it must be like {"file_name": "009.png", "text": "a photo of …"}.'
         )
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in str(path.parts[:1]):
-        raise DatasetError(f"{quote(name)} leads out of the folder.")
+        raise DatasetError(f"{quote(name)} points outside the folder.")
     for key in CAPTION_KEYS:
         caption = fields.get(key)
         if isinstance(caption, str):
@@ -165,7 +165,7 @@ def decode_text(data: bytes, max_bytes: int, label: str) -> tuple[str, str]:
         DatasetError: it is too large or no such text.
     """
     if len(data) > max_bytes:
-        raise DatasetError(f"{label} is no file of at most {max_bytes // 2**10:,} KiB.")
+        raise DatasetError(f"{label} is not a file of at most {max_bytes // 2**10:,} KiB.")
     codec = "utf-8"
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         codec = "utf-16"
@@ -174,15 +174,13 @@ def decode_text(data: bytes, max_bytes: int, label: str) -> tuple[str, str]:
     try:
         return data.decode(codec), codec
     except UnicodeDecodeError:
-        raise DatasetError(f"{label} is not written in UTF-8; save it as UTF-8.") from None
+        raise DatasetError(f"{label} is not encoded in UTF-8; save it as UTF-8.") from None
 
 
 def check_caption(caption: str, label: str) -> str:
     """Return the caption; raise DatasetError if a text file cannot hold it."""
     if len(caption) > MAX_CAPTION_BYTES or _INVALID_CHARACTERS.search(caption):
-        raise DatasetError(
-            f"{label} has characters that no text has, or is far too long; write it anew."
-        )
+        raise DatasetError(f"{label} contains invalid characters or is far too long; rewrite it.")
     return caption
 
 
@@ -211,7 +209,7 @@ def _parse_csv(text: str) -> Iterator[Record]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise DatasetError(f"line {rows.line_num} is no CSV ({error}).") from None
+            raise DatasetError(f"line {rows.line_num} is not valid CSV ({error}).") from None
         if row is None:
             return
         if row and not header:

@@ -619,8 +619,8 @@ class Dataset:
         """Keep other threads out; the writes inside do not make the dataset stale."""
         if self.is_shipped:
             raise NotAllowed(
-                f"{self.name} came with the studio and stays as it is; copy it under another name "
-                "and edit that."
+                f"{self.name} is built in and cannot be edited; copy it under another name and "
+                "edit the copy."
             )
         with self._lock:
             was_stale = self.is_stale()

@@ -128,7 +128,7 @@ def _find_free_name(folder: Path, name: str) -> str:
         if not (folder / free_path).exists():
             return free_path.as_posix()
     raise DatasetError(
-        f"{name} was set aside ten thousand times; empty the folder {SET_ASIDE_FOLDER}."
+        f"{name} was excluded ten thousand times; empty the folder {SET_ASIDE_FOLDER}."
     )
 
 
@@ -155,13 +155,13 @@ def plan_repeats_change(
     if edit.folder not in concept_folders:
         raise DatasetError(
             f"{scan.display_path(folder)} has no folder {quote(edit.folder)} with repeats in its "
-            f"name; there is {list_alternatives((), concept_folders)}."
+            f"name; available: {list_alternatives((), concept_folders)}."
         )
     if scan.repeats[edit.folder] == edit.repeats:
         return []
     new_folder = f"{edit.repeats}_{edit.folder.partition('_')[2]}"
     if os.path.lexists(folder / new_folder):
-        raise DatasetError(f"There is a folder {new_folder} already; two cannot have one name.")
+        raise DatasetError(f"There is already a folder {new_folder}; enter other repeats.")
     changes = [_plan_move(edit.folder, new_folder)]
     for image in all_images:
         name = image.key.removeprefix(f"{edit.folder}/")

@@ -32,10 +32,10 @@ class EmbeddingCache:
     def __init__(self, home: Path) -> None:
         """Open the cache; raise BadFile if its file is no such table (it can be deleted)."""
         path = home / "cache" / "vectors.sqlite"
-        advice = "Delete it; all in it can be computed again."
+        advice = "Delete it; its contents are recreated automatically."
         atomic.make_folder(path.parent)
         self._database = Database(
-            path, MIGRATIONS, advice=advice, rebuildable=True, holds="what CLIP saw in images"
+            path, MIGRATIONS, advice=advice, rebuildable=True, holds="CLIP's embeddings of images"
         )
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from studio.storage.datasets.caption_files import display_name
 
 ChangeKind = Literal["file", "record", "move", "source"]
 CHANGED_ELSEWHERE = (
-    "was changed by another program, or through another image; look at it and try again."
+    "was changed by another program, or through another image; check it and try again."
 )
 
 
@@ -192,13 +192,13 @@ def _apply_record_change(record_text: _RecordText, change: Change) -> str:
 def _apply_move(folder: Path, change: Change) -> str:
     """Rename a file below the folder; a name that is taken stays taken."""
     if change.old_data is None or change.new_data is None:
-        raise DatasetError("a move needs two names.")
+        raise DatasetError("a move requires two names.")
     old_path = folder / os.fsdecode(change.old_data)
     new_path = folder / os.fsdecode(change.new_data)
     if not old_path.exists():
         return "" if new_path.exists() else "is no longer there."
     if new_path.exists():
-        return f"{display_name(new_path.name)} is there already."
+        return f"{display_name(new_path.name)} already exists."
     new_path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.rename(old_path, new_path)

@@ -101,8 +101,8 @@ class Journal:
             MIGRATIONS,
             busy_seconds=LOCK_TIMEOUT_SECONDS,
             synchronous="FULL",  # a step has to be on the disk before its files are
-            advice="Move it away; captions and images are not in it, only their history.",
-            holds="the history of edits, by which they are undone,",
+            advice="Move it away; it holds only the history, no captions or images.",
+            holds="the history of edits, used for undo,",
         )
 
     def close(self) -> None:
@@ -428,7 +428,7 @@ class Journal:
         with self._database.lock:
             if not self._writer_lock.acquire(timeout_seconds=LOCK_TIMEOUT_SECONDS):
                 raise Busy(
-                    "Another program of this studio is writing captions; try again in a moment."
+                    "Another process of this studio is writing captions; try again in a moment."
                 )
             try:
                 yield

@@ -76,9 +76,9 @@ class ImageIndex:
             MIGRATIONS,
             busy_seconds=10,
             synchronous="OFF",  # what is lost is looked at again
-            advice="Delete it; all in it can be looked at again.",
+            advice="Delete it; its contents are recreated automatically.",
             rebuildable=True,
-            holds="sizes and contents of datasets' images",
+            holds="the index of datasets' images",
         )
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ def examine_image(path: Path) -> ImageInfo:
     try:
         num_bytes = path.stat().st_size
         if not path.is_file():
-            return ImageInfo(image_error="is no file.")
+            return ImageInfo(image_error="is not a file.")
         with explain_odd_file(path, name):
             # of a file that is too large `load_image` says so by itself
             source = path.read_bytes() if num_bytes <= decode.MAX_FILE_BYTES else path
@@ -193,7 +193,7 @@ def read_header(path: Path) -> ImageInfo:
     try:
         num_bytes = path.stat().st_size
         if not path.is_file():
-            return ImageInfo(image_error="is no file.")
+            return ImageInfo(image_error="is not a file.")
         with explain_odd_file(path, name):
             return _build_info(decode.read_image_size(path, name), "", (), num_bytes)
     except (StudioError, OSError) as error:
@@ -211,7 +211,8 @@ def _build_info(
 ) -> ImageInfo:
     if min(size) < MIN_TRAINING_SIDE_PX:
         problem = (
-            f"is only {size[0]} x {size[1]} pixels large; each side needs {MIN_TRAINING_SIDE_PX}."
+            f"is only {size[0]} x {size[1]} pixels large; each side must be at least "
+            f"{MIN_TRAINING_SIDE_PX}."
         )
         return ImageInfo(image_error=problem, file_size=file_size)
     return ImageInfo(size, content_hash, notes, "", file_size)

@@ -51,7 +51,7 @@ PROMPT_WRITER = Writer(by="prompt")
 UsedStems = dict[str, int]
 ProgressCallback = Callable[[str, int, int], None]  # what is done, how many, of how many
 UNPACKING = "Unpacking"
-DECODING = "Looking at the images"
+DECODING = "Scanning the images"
 REPORT_FILES = 200  # between two reports of what was unpacked
 
 
@@ -126,7 +126,7 @@ def import_files(
         _drop_broken_images(staged, result, report)
         return _commit_files(folder, journal, staged, source, result)
     except OSError as error:
-        raise BadFile(f"The files could not be taken in: {error.strerror or error}.") from None
+        raise BadFile(f"The files could not be imported: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(staging_folder, ignore_errors=True)
 
@@ -191,7 +191,7 @@ def ensure_dataset_folder(registry: TrainingSets, journal: Journal, name: str) -
     if not folder.is_dir():
         if name in registry.names():
             raise NotAllowed(
-                f"{name} came with the studio and stays as it is; copy it, or take another name."
+                f"{name} is built in and cannot be edited; copy it, or enter another name."
             )
         atomic.make_folder(folder, mode=0o777)
         journal.forget_folder(folder.resolve())
@@ -223,7 +223,7 @@ def copy_dataset(registry: TrainingSets, journal: Journal, name: str, new_name: 
     folder = registry.find_folder(name)
     new_name = atomic.safe_name(new_name)
     if new_name in registry.names():
-        raise DatasetError(f"There is a dataset {new_name} already; take another name.")
+        raise DatasetError(f"There is already a dataset {new_name}; enter another name.")
     staging_folder = _incoming_folder(registry.home_folder)
     try:
         registry.home_folder.mkdir(parents=True, exist_ok=True)
@@ -396,7 +396,7 @@ def _stage_member(
         if suffix not in (*IMAGE_SUFFIXES, *CAPTION_SUFFIXES) and not is_metadata:
             raise RejectedEntry("is neither an image nor a caption.")
         if member.path in staged:
-            raise RejectedEntry("stands there twice; the first is taken.")
+            raise RejectedEntry("appears twice; the first one is used.")
         archives.copy_member(member, staged_path, max_bytes, budget)
         staged[member.path] = _StagedFile(staged_path, member.name)
     except RejectedEntry as error:
@@ -441,7 +441,7 @@ def _commit_files(
         key = target.as_posix()
         if target.name in METADATA_FILENAMES:
             if (folder / target).exists() or key in metadata_keys:
-                reason = "is there already; write its captions beside the images."
+                reason = "already exists; put its captions beside the images."
                 result.skipped.append((staged[path].name, reason))
                 continue
             metadata_keys.add(key)
@@ -477,13 +477,13 @@ def _plan_staged_files(
     paths = [path for path in staged if path not in lone_captions]
     used_stems = _list_used_stems(folder)
     targets = plan_target_paths(paths, used_stems, _detect_folder_style(folder))
-    reason = "is not read above folders like 10_moon; captions have to lie beside the images there."
+    reason = "is not read above folders like 10_moon; put captions beside the images there."
     unread = [(staged[path].name, reason) for path in paths if path not in targets]
     for path in lone_captions:
         if _has_uncaptioned_image(folder, path.stem):
             targets[path] = PurePosixPath(path.name)
         else:
-            reason = "belongs to no image, or to one that has a caption already."
+            reason = "belongs to no image, or to one that already has a caption."
             result.skipped.append((staged[path].name, reason))
     result.skipped += unread
     return targets

@@ -129,7 +129,8 @@ def sort_images(images: list[DatasetImage], order: SortOrder, reverse: bool) -> 
         "repeats": lambda image: image.entry.repeats,
     }
     if order not in sort_keys:
-        raise InvalidSpec([f"Sort: has to be one of {', '.join(sort_keys)} (not {quote(order)})."])
+        orders = ", ".join(sort_keys)
+        raise InvalidSpec([f"Sort: must be one of {orders} (you entered {quote(order)})."])
     if order == "name":
         return images[::-1] if reverse else images
     return sorted(images, key=sort_keys[order], reverse=reverse)
@@ -140,7 +141,7 @@ def explain_bad_name(key: str) -> str:
     try:
         key.encode()
     except UnicodeEncodeError:
-        return "has a name that is not written in UTF-8; rename it."
+        return "has a name that is not encoded in UTF-8; rename it."
     if any(ord(char) < 32 for char in key):
         return "has a line break in its name; rename it."
     return ""

@@ -187,7 +187,7 @@ class _FolderScan:
             repeats_and_concept = parse_concept_folder(self.folder.name)
             if repeats_and_concept and self._accept_folder(self.folder, repeats_and_concept[0]):
                 self.result.notes.append(
-                    f"Each image counts {repeats_and_concept[0]} times an epoch, as the folder's "
+                    f"Each image counts {repeats_and_concept[0]} times per epoch, as the folder's "
                     "name says."
                 )
                 self.result.layout = "kohya"
@@ -221,7 +221,7 @@ class _FolderScan:
             path = image_folder / name
             # names from a metadata file may lead through a folder that is a link
             if is_link_by_name.get(name, True) and not self.contained_folder.contains(path):
-                self._add_broken(path, "leads out of the folder; copy the image into it.")
+                self._add_broken(path, "points outside the folder; copy the image into it.")
                 continue
             record = records.get(name)
             caption = caption_files.parse_record(record.fields)[1] if record else None
@@ -251,7 +251,7 @@ class _FolderScan:
         try:
             with explain_odd_file(file, label):
                 if sidecar.is_symlink() and not self.contained_folder.contains(file):
-                    raise DatasetError(f"{label} leads out of the folder.")
+                    raise DatasetError(f"{label} points outside the folder.")
                 data = _read_caption_file(sidecar, label)
                 caption = caption_files.decode_first_line(data, label)
         except StudioError as error:
@@ -260,11 +260,11 @@ class _FolderScan:
 
     def _accept_folder(self, path: Path, repeats: int) -> bool:
         if not self.contained_folder.contains(path):
-            self._add_broken(path, "leads out of the folder; copy the images into it.")
+            self._add_broken(path, "points outside the folder; copy the images into it.")
             return False
         if not 1 <= repeats <= MAX_REPEATS:
             self._add_broken(
-                path, f"its name asks for {repeats} repeats; 1 to {MAX_REPEATS:,} can be."
+                path, f"its name asks for {repeats} repeats; 1 to {MAX_REPEATS:,} are allowed."
             )
             return False
         return True
@@ -275,7 +275,7 @@ class _FolderScan:
         records: dict[str, Record] = {}
         try:
             if not self.contained_folder.contains(file):
-                raise DatasetError("leads out of the folder.")
+                raise DatasetError("points outside the folder.")
             with explain_odd_file(file, "it"):
                 all_records = caption_files.read_records(file)
             for record in all_records:
@@ -287,7 +287,7 @@ class _FolderScan:
                     continue
                 if name in records:
                     self.result.notes.append(
-                        f"{display_name(name)} stands twice in {file.name}; its last caption is "
+                        f"{display_name(name)} appears twice in {file.name}; its last caption is "
                         "used."
                     )
                 records[name] = record
@@ -314,8 +314,8 @@ class _FolderScan:
         for stem, count in stems.items():
             if count > 1:
                 self.result.notes.append(
-                    f"{count} images are called {display_name(prefix + stem)} and have one "
-                    "caption file together."
+                    f"{count} images are called {display_name(prefix + stem)} and share one "
+                    "caption file."
                 )
 
 
@@ -330,13 +330,13 @@ def _resolve_image_name(image_folder: Path, record: Record) -> str:
     path = image_folder.joinpath(*relative_path.parts)
     name = display_name(str(relative_path))
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DatasetError(f"{name:.80} is no PNG, JPEG, WebP or BMP.")
+        raise DatasetError(f"{name:.80} is not a PNG, JPEG, WebP or BMP file.")
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # a name that is too long
         is_file = False
     if not is_file:
-        raise DatasetError(f"{name:.80} is not there.")
+        raise DatasetError(f"{name:.80} does not exist.")
     return relative_path.as_posix()
 
 
@@ -351,5 +351,5 @@ def _read_caption_file(dir_entry: os.DirEntry[str], label: str) -> bytes:
     except OSError as error:
         raise DatasetError(f"{label} cannot be read ({error.strerror or error}).") from None
     raise DatasetError(
-        f"{label} is no file of at most {caption_files.MAX_CAPTION_BYTES // 2**10:,} KiB."
+        f"{label} is not a file of at most {caption_files.MAX_CAPTION_BYTES // 2**10:,} KiB."
     )

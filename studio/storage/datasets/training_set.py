@@ -105,7 +105,7 @@ class TrainingSets:
         if name not in folders:
             matches = difflib.get_close_matches(name, folders, 3, 0.4)
             raise DatasetError(
-                f"There is no dataset {quote(name)} in home/datasets; there is "
+                f"There is no dataset {quote(name)} in home/datasets; available: "
                 f"{list_alternatives(matches, list(folders))}."
             )
         return folders[name]

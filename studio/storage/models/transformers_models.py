@@ -60,7 +60,7 @@ class TransformersModels:
             ModelNotFound: there is none of this name; the message names close matches.
             UnknownFamily: it cannot be used; the message says what is wrong with its folder.
         """
-        return self._get_by_name(name, tuple(CAPTIONERS), "captioner")
+        return self._get_by_name(name, tuple(CAPTIONERS), "captioning model")
 
     def get_clip_model(self, name: str = DEFAULT_CLIP) -> TransformersModelInfo:
         """Look up a CLIP model.

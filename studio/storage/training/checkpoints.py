@@ -102,12 +102,11 @@ def read_files(checkpoint: Checkpoint) -> dict[str, bytes]:
                 data = file.read()
         except OSError as error:
             raise BadFile(
-                f"{checkpoint.path.name} is left aside: its {name} cannot be read "
-                f"({error.strerror})."
+                f"{checkpoint.path.name} was skipped: its {name} cannot be read ({error.strerror})."
             ) from None
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise BadFile(
-                f"{checkpoint.path.name} is left aside: its {name} is not as it was written."
+                f"{checkpoint.path.name} was skipped: its {name} has changed since it was saved."
             )
         files[name] = data
     return files
@@ -159,7 +158,7 @@ def _check_sizes(path: Path, manifest: Mapping[str, Any]) -> None:
     for name, entry in manifest["files"].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise BadFile(f"{path.name} is left aside: its {name} is missing or cut off.")
+            raise BadFile(f"{path.name} was skipped: its {name} is missing or cut off.")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -170,7 +169,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except Exception:  # any value may be of any type
         is_valid = False
     if not is_valid:
-        raise BadFile(f"{path.name} is left aside: it is no whole checkpoint.")
+        raise BadFile(f"{path.name} was skipped: it is not a complete checkpoint.")
     return manifest
 
 

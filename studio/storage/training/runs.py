@@ -109,16 +109,16 @@ class Runs:
         folder = self._folder / run_id
         path = folder / "run.json"
         if not _RUN_ID.fullmatch(run_id):
-            raise BadFile(f"{quote(run_id)} is no name of a training.")
-        with explain_odd_file(path, f"The training {run_id}"):
+            raise BadFile(f"{quote(run_id)} is not the name of a training run.")
+        with explain_odd_file(path, f"The training run {run_id}"):
             record = odd_files.read_json(path)
             created = float(record["created"])
             if not 0 <= created <= MAX_TIME or not isinstance(record["config"], dict):
-                raise BadFile(f"The training {run_id} cannot be read: its run.json is damaged.")
+                raise BadFile(f"The training run {run_id} cannot be read: its run.json is damaged.")
             try:
                 config = validate(TrainingConfig, record["config"])
             except InvalidSpec as error:
-                raise BadFile(f"The training {run_id} cannot be read: {error}") from None
+                raise BadFile(f"The training run {run_id} cannot be read: {error}") from None
             return Run(
                 id=run_id,
                 owner=str(record["owner"]),
@@ -254,7 +254,7 @@ class Runs:
 
     def _run_folder(self, run_id: str) -> Path:
         if not _RUN_ID.fullmatch(run_id) or not (self._folder / run_id / "run.json").is_file():
-            raise StudioError(f"There is no training run {quote(run_id)} here any more.")
+            raise StudioError(f"The training run {quote(run_id)} no longer exists.")
         return self._folder / run_id
 
 

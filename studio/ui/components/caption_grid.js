@@ -62,7 +62,7 @@ const none = press('none', 'deselect', 'Deselect all images', () =>
 const aside = press(
   'aside',
   'Exclude',
-  'Take the selected images out of the dataset, with their captions; Undo brings them back',
+  'Remove the selected images and their captions from the dataset; Undo brings them back',
   () =>
     trigger('click', {
       action: 'aside',
@@ -151,7 +151,7 @@ const build = given => {
     send(card);
     walk(card, 1, 'textarea');
   });
-  card.tick = make('input', {type: 'checkbox', title: 'Shift: select all from the last one selected'});
+  card.tick = make('input', {type: 'checkbox', title: 'Shift: select everything since the last one'});
   card.tick.setAttribute('aria-label', `Select ${given.key}`);
   card.tick.addEventListener('click', event => range(card, event.shiftKey)); // Space clicks too
   card.tick.addEventListener('keydown', event => {
@@ -193,7 +193,7 @@ const tell = (card, given) => {
     if (!changed(card) || card.box.value === card.sent) card.box.value = given.caption;
     else if (card.sent === null || line(card.sent) !== given.caption) {
       const other = given.caption || 'nothing';
-      fault = `Changed elsewhere to: ${other}. Your text stays; press Esc to take the other.`;
+      fault = `Changed elsewhere to: ${other}. Your text stays; press Esc to use that one instead.`;
     }
     card.known = given.caption;
     card.sent = null;
@@ -217,7 +217,7 @@ const tell = (card, given) => {
                   given.others === 1
                     ? 'exclude the other'
                     : `exclude the ${given.others} others`,
-                  'Take the rest of its group out of the dataset; Undo brings them back',
+                  'Remove the rest of its group from the dataset; Undo brings them back',
                   () => ({ticked: [...ticked]}),
                 ),
               ]
@@ -226,7 +226,7 @@ const tell = (card, given) => {
             card,
             'aside',
             'Exclude',
-            'Take it out of the dataset, with its caption; Undo brings it back',
+            'Remove it and its caption from the dataset; Undo brings it back',
             () => ({ticked: [...ticked]}),
           ),
         ]),

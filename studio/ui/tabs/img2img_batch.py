@@ -110,7 +110,7 @@ class BatchImg2Img:
             if not files:
                 raise InvalidSpec(["Images: choose files or a folder first."])
             if len(files) > MAX_IMAGES:
-                raise InvalidSpec([f"Images: at most {MAX_IMAGES} at once (not {len(files)})."])
+                raise InvalidSpec([f"Images: at most {MAX_IMAGES} (you chose {len(files)})."])
             if has_native_sizes:
                 form_values |= {"width": None, "height": None}
             # What is wrong with the settings is said once, not for each image.

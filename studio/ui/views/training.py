@@ -25,7 +25,14 @@ MAX_NOTES = 6  # sentences that are shown of many
 CURVE_WIDTH = 1000  # of the SVG's view box
 CURVE_HEIGHT = 300
 CURVE_OVERHANG = 10  # how far a line may leave the view box
-NOTICE_ORDER = {"conflicting": 0, "unsupported": 1, "unknown": 2, "inert": 3, "taken": 4}
+# What became of a key, what matters first, and its name on the page.
+NOTICE_LABELS = {
+    "conflicting": "conflicting",
+    "unsupported": "unsupported",
+    "unknown": "not in file",
+    "inert": "no effect",
+    "taken": "imported",
+}
 MetricsRow = Mapping[str, Any]
 Point = tuple[float, float]
 
@@ -301,12 +308,12 @@ def render_plan(
     repeats = "repeat" if config.repeats == 1 else "repeats"
     divisors = f"÷ batch {config.train_batch_size}"
     if config.gradient_accumulation_steps > 1:
-        divisors += f" ÷ {config.gradient_accumulation_steps} gathered"
+        divisors += f" ÷ {config.gradient_accumulation_steps} accumulated"
     remarks = ""
     if is_estimate:
-        remarks += " (a few more where images have several shapes)"
+        remarks += " (a few more if images differ in shape)"
     if num_validation:
-        remarks += f" · {num_validation} kept back for validation"
+        remarks += f" · {num_validation} held out for validation"
     return _render(
         "plan",
         product=(
@@ -327,13 +334,15 @@ def render_import_notices(file_name: str, notices: Sequence[Notice], faults: Seq
         notices: One for each key.
         faults: What the file leaves open.
     """
+    order = list(NOTICE_LABELS)
     kinds = [notice.kind for notice in notices]
-    counts = [(kind, kinds.count(kind)) for kind in NOTICE_ORDER if kind in kinds]
+    counts = [(kind, kinds.count(kind)) for kind in NOTICE_LABELS if kind in kinds]
     return _render(
         "import_notices",
         file_name=file_name,
         counts=counts,
-        notices=sorted(notices, key=lambda notice: NOTICE_ORDER[notice.kind]),
+        notices=sorted(notices, key=lambda notice: order.index(notice.kind)),
+        labels=NOTICE_LABELS,
         sentences=faults,
     )
 

@@ -365,7 +365,7 @@ def test_answers_become_lists(desk: Services, tab: CaptioningTab, by: Any) -> No
     id = started[tab.clip_search.job_id]
     job = desk.home.jobs.get(id)
     assert job
-    assert describe_job(job.kind, job.spec) == "classes of the images of bears"
+    assert describe_job(job.kind, job.spec) == "labels for bears"
     desk.home.jobs.claim("cpu")
     desk.home.jobs.finish(id, "done", found)
     values = page(tab) | {tab.clip_search.job_id: id}
@@ -438,7 +438,7 @@ def test_an_import_shows_how_far_it_is(
     )
     shown = [bar[tab.import_report] for bar in bars]
     assert any("Unpacking" in bar for bar in shown)
-    assert any("Looking at the images" in bar for bar in shown)
+    assert any("Scanning the images" in bar for bar in shown)
     assert "300 images and 0 captions added to many." in last[tab.import_report]
 
 

@@ -43,7 +43,7 @@ def plan_branches(
     reject_unknown_tags(text)
     texts = [text] if is_negative else _AND.split(text)
     if len(texts) > MAX_BRANCHES:
-        raise ValueError(f"AND joins at most {MAX_BRANCHES} prompts (not {len(texts)}).")
+        raise ValueError(f"AND joins at most {MAX_BRANCHES} prompts (you entered {len(texts)}).")
     wordings: dict[str, Wording] = {}
     branches = []
     for branch_text in texts:

@@ -80,7 +80,9 @@ def _join_texts(
         names.pop()
     for name in names:
         if not _NUMBER.fullmatch(name):
-            raise ValueError(f".{method}() takes numbers, one for each prompt (not {quote(name)}).")
+            raise ValueError(
+                f".{method}() takes numbers, one for each prompt (you entered {quote(name)})."
+            )
     weights = [float(name) for name in names] or [1.0] * len(chunks)
     if len(weights) != len(chunks):
         raise ValueError(
@@ -300,8 +302,8 @@ def _read_swap_options(options: list[re.Match[str]]) -> tuple[tuple[str, float],
         name, value = option[1], option[2]
         if name not in SWAP_OPTIONS or not _NUMBER.fullmatch(value):
             raise ValueError(
-                f".swap() takes the options {', '.join(SWAP_OPTIONS)}, each with a number (not "
-                f"{quote(option[0])})."
+                f".swap() takes the options {', '.join(SWAP_OPTIONS)}, each with a number (you "
+                f"entered {quote(option[0])})."
             )
         values[name] = float(value)
     return tuple(values.items())

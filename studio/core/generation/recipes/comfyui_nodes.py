@@ -208,7 +208,7 @@ CONDITIONING_PATCHES = {
     "ConditioningSetMask": "a mask of its own for a prompt",
     "ConditioningSetTimestepRange": "a prompt for some of the steps alone",
     "unCLIPConditioning": "an image in place of a prompt (unCLIP)",
-    "StyleModelApply": "a picture's style (Redux)",
+    "StyleModelApply": "an image's style (Redux)",
     "GLIGENTextBoxApply": "places for words (GLIGEN)",
     "ReferenceLatent": "a reference image",
 }

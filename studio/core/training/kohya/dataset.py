@@ -28,7 +28,7 @@ _WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt")
 # The flags that kohya allows after a sample prompt: --n, --w, --h, --d, --l, --s.
 _PROMPT_FLAGS = re.compile(r"\s--\w+(?:\s.*)?$")
 _UNSAFE_CHARACTERS = re.compile(r'[/\\:*?"<>|\x00-\x1f]+')
-_KOHYA_DEFAULT = "not in the file: kohya's own"
+_KOHYA_DEFAULT = "not in the file: kohya's default"
 _SAVE_PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "float": "float32"}
 
 
@@ -48,13 +48,13 @@ def read_model(reader: KohyaReader, family: FamilyName | None) -> None:
             "pretrained_model_name_or_path",
             "model",
             name,
-            "to be found in home/models by this name",
+            "expected in home/models under this name",
         )
     else:
         reader.mark_unresolved(
             "model",
             "pretrained_model_name_or_path",
-            "is not in the file; which model shall be trained?",
+            "not in the file; choose the model to train on.",
         )
     skip = reader.read_integer("clip_skip")
     if skip and family and not FAMILIES[family].training_clip_skip:
@@ -78,21 +78,21 @@ def read_dataset(reader: KohyaReader, file_name: str) -> None:
         key = "image_dir"
     dataset_name = get_base_name(path)
     if dataset_name:
-        detail = "to be found in home/datasets by this name"
+        detail = "expected in home/datasets under this name"
         folder_name = parse_folder_name(dataset_name)
         if folder_name and not folders:
-            detail = f"one folder, each image {folder_name[0]} times"
+            detail = f"one folder, each image repeated {folder_name[0]} times"
         reader.set_field(key, "dataset", dataset_name, detail)
     else:
         reader.mark_unresolved(
-            "dataset", key, "names no folder; which dataset shall be trained on?"
+            "dataset", key, "contains no folder; choose the dataset to train on."
         )
     _read_output_name(reader, dataset_name or file_name.rsplit(".", 1)[0])
     if repeats := reader.read_integer("num_repeats"):
         reader.set_field("num_repeats", "repeats", repeats)
     if words := reader.read_text("class_tokens"):
         reader.set_field(
-            "class_tokens", "class_word", words, "as kohya: the caption of images without"
+            "class_tokens", "class_word", words, "as in kohya, used for images without a caption"
         )
     _read_dataset_options(reader)
 
@@ -115,12 +115,10 @@ def _read_output_name(reader: KohyaReader, default: str) -> None:
     elif default_name:
         reader.values["name"] = default_name[:100]
         reader.add_notice(
-            "unknown", "output_name", f"is not in the file; the LoRA is called {default_name[:60]}."
+            "unknown", "output_name", f"not in the file; the LoRA is called {default_name[:60]}."
         )
     else:
-        reader.mark_unresolved(
-            "name", "output_name", "is not in the file; what shall the LoRA be called?"
-        )
+        reader.mark_unresolved("name", "output_name", "not in the file; enter a name for the LoRA.")
 
 
 def _make_file_name(text: str) -> str:
@@ -132,19 +130,19 @@ def _read_dataset_options(reader: KohyaReader) -> None:
         reader.add_notice(
             "unsupported",
             "dataset_config",
-            "is the path of another file; give that one too, as it decides over the images.",
+            "is the path of another file; import it too, because it overrides the image settings.",
         )
     if reader.read_text("in_json"):
         reader.mark_unresolved(
             "dataset",
             "in_json",
-            "captions in one metadata file are not read; put each beside its image (.txt).",
+            "captions in a metadata file are not read; put each beside its image in a .txt file.",
         )
     extension = reader.read_text("caption_extension")
     if extension == ".txt":
         reader.add_notice("taken", "caption_extension", "captions are in .txt files.")
     else:
-        reason = extension or "not in the file: kohya looks for .caption"
+        reason = extension or "not in the file: kohya would look for .caption"
         reader.add_notice(
             "unsupported" if extension else "unknown",
             "caption_extension",
@@ -155,11 +153,11 @@ def _read_dataset_options(reader: KohyaReader) -> None:
         reader.add_notice(
             "unsupported",
             "prior_loss_weight",
-            f"{weight:g} goes with class images: give it as the prior weight.",
+            f"{weight:g} applies to class images: enter it as Prior weight.",
         )
     elif weight is not None:
         reader.add_notice(
-            "inert", "prior_loss_weight", "counts only with class images, and there are none."
+            "inert", "prior_loss_weight", "used only with class images, and there are none."
         )
 
 
@@ -181,8 +179,8 @@ def read_batch_settings(reader: KohyaReader) -> None:
         reader.add_notice(
             "unknown",
             "seed",
-            "is not in the file: kohya draws one and forgets it; the studio draws one and records "
-            "it.",
+            "not in the file: kohya draws one without recording it; the studio draws and records "
+            "one.",
         )
     else:
         reader.set_field("seed", "seed", seed % 2**32)
@@ -195,12 +193,12 @@ def _read_precisions(reader: KohyaReader) -> None:
         detail = "" if precision else _KOHYA_DEFAULT
         reader.set_field("mixed_precision", "precision", PRECISIONS[precision], detail)
     else:
-        reader.add_fault("mixed_precision", "has to be no, fp16 or bf16", precision)
+        reader.add_fault("mixed_precision", "must be no, fp16 or bf16", precision)
     save_precision = reader.read_text("save_precision").casefold()
     if save_precision in _SAVE_PRECISIONS:
         reader.set_field("save_precision", "save_precision", _SAVE_PRECISIONS[save_precision])
     elif save_precision:
-        reader.add_fault("save_precision", "has to be float, fp16 or bf16", save_precision)
+        reader.add_fault("save_precision", "must be float, fp16 or bf16", save_precision)
 
 
 def read_caption_settings(reader: KohyaReader) -> None:
@@ -214,7 +212,7 @@ def read_caption_settings(reader: KohyaReader) -> None:
     if keep_tokens and shuffles:
         reader.set_field("keep_tokens", "keep_tokens", keep_tokens)
     elif keep_tokens:
-        reader.add_notice("inert", "keep_tokens", "counts only with shuffle_caption.")
+        reader.add_notice("inert", "keep_tokens", "used only with shuffle_caption.")
 
 
 def read_image_settings(reader: KohyaReader) -> None:
@@ -237,14 +235,14 @@ def _read_latent_cache(reader: KohyaReader) -> None:
         reader.add_notice(
             "conflicting",
             "cache_latents",
-            "kohya does not start with this and random_crop; the studio keeps no latents then.",
+            "kohya does not start with both this and random_crop; the studio then caches nothing.",
         )
     elif on_disk:
         reader.values["cache_latents"] = "disk"
-        reader.add_notice("taken", "cache_latents_to_disk", "Keep latents: disk.")
+        reader.add_notice("taken", "cache_latents_to_disk", "Cache latents: disk.")
     elif in_memory:
         reader.values["cache_latents"] = "memory"
-        reader.add_notice("taken", "cache_latents", "Keep latents: memory.")
+        reader.add_notice("taken", "cache_latents", "Cache latents: memory.")
 
 
 def _read_resolution(reader: KohyaReader) -> None:
@@ -253,7 +251,7 @@ def _read_resolution(reader: KohyaReader) -> None:
         reader.add_notice(
             "unknown",
             "resolution",
-            "is not in the file, though kohya needs it; the model's own size is taken.",
+            "not in the file, although kohya requires it; the model's default is used.",
         )
         return
     parts = value if isinstance(value, list) else [value]
@@ -264,7 +262,7 @@ def _read_resolution(reader: KohyaReader) -> None:
     if len(sides) != len(parts) or len(sides) not in (1, 2):
         if not reader.faults:
             reader.add_fault(
-                "resolution", "has to be one side, or width and height such as 1024,1024", value
+                "resolution", "must be one side, or width and height such as 1024,1024", value
             )
         return
     square = int(math.sqrt(sides[0] * sides[-1])) // 8 * 8
@@ -275,8 +273,8 @@ def _read_resolution(reader: KohyaReader) -> None:
     reader.add_notice(
         "unsupported",
         "resolution",
-        f"{' × '.join(f'{side:g}' for side in sides)} is taken as a square of the same area, "
-        f"{square} (a multiple of 8).",
+        f"{' × '.join(f'{side:g}' for side in sides)} becomes a square of the same area, {square} "
+        "(a multiple of 8).",
     )
 
 
@@ -292,10 +290,10 @@ def _read_buckets(reader: KohyaReader) -> None:
         settings = sides | {"bucket_reso_steps": step, "bucket_no_upscale": no_upscale or None}
         for key, value in settings.items():
             if value is not None:
-                reader.add_notice("inert", key, "counts only with enable_bucket.")
+                reader.add_notice("inert", key, "used only with enable_bucket.")
         return
     reader.set_field("enable_bucket", "buckets", True)
-    detail = "" if step else "kohya's own"
+    detail = "" if step else "kohya's default"
     step = step or 64
     reader.set_field("bucket_reso_steps", "bucket_step", step, detail)
     if no_upscale:
@@ -305,8 +303,8 @@ def _read_buckets(reader: KohyaReader) -> None:
                 reader.add_notice(
                     "conflicting",
                     key,
-                    f"{side} is ignored with bucket_no_upscale: images are only made smaller, "
-                    "to the area of the resolution.",
+                    f"{side} is ignored with bucket_no_upscale: images are only reduced, to the "
+                    "area of the resolution.",
                 )
         return
     rounded_min = (min_side or 256) // step * step or step
@@ -326,7 +324,7 @@ def _set_bucket_side(
     if side is None:
         detail = _KOHYA_DEFAULT
     elif side != rounded_side:
-        detail = f"{side} is no multiple of the step"
+        detail = f"rounded, because {side} is not a multiple of the step"
     reader.set_field(key, field, rounded_side, detail)
 
 
@@ -348,7 +346,7 @@ def _read_checkpoints(reader: KohyaReader) -> None:
             reader.add_notice(
                 "conflicting",
                 "save_every_n_epochs",
-                "in kohya both act; the studio counts in steps or in epochs: in steps here.",
+                "kohya applies both; the studio counts either steps or epochs, here steps.",
             )
     elif epochs:
         reader.set_field("save_every_n_epochs", "checkpoint_every_epochs", epochs)
@@ -359,7 +357,7 @@ def _read_checkpoints(reader: KohyaReader) -> None:
             "save_last_n_steps",
             "checkpoints_total_limit",
             last_steps // steps + 1,
-            f"those of the last {last_steps} steps",
+            f"covers the last {last_steps} steps",
         )
     elif epochs and last_epochs and not steps:
         reader.set_field("save_last_n_epochs", "checkpoints_total_limit", last_epochs)
@@ -372,14 +370,12 @@ def _read_validation(reader: KohyaReader) -> None:
     if not split:
         return
     reader.set_field("validation_split", "validation_split", split)
-    interval = "once an epoch"
+    interval = "once per epoch"
     if steps:
         reader.set_field("validate_every_n_steps", "validate_every", steps)
         interval = f"every {steps} steps"
     if epochs and (steps or epochs > 1):
-        reader.add_notice(
-            "unsupported", "validate_every_n_epochs", f"{epochs} is taken as {interval}."
-        )
+        reader.add_notice("unsupported", "validate_every_n_epochs", f"{epochs} becomes {interval}.")
 
 
 def _read_samples(reader: KohyaReader) -> None:
@@ -390,9 +386,8 @@ def _read_samples(reader: KohyaReader) -> None:
     if reader.as_meant and prompt_text and not steps and not epochs:
         epochs = 1
     if steps and epochs:
-        reader.add_notice(
-            "conflicting", "sample_every_n_steps", f"sample_every_n_epochs = {epochs} wins over it."
-        )
+        note = f"overridden by sample_every_n_epochs = {epochs}."
+        reader.add_notice("conflicting", "sample_every_n_steps", note)
     if not prompt_text:
         for key, value in (("sample_every_n_epochs", epochs), ("sample_every_n_steps", steps)):
             if value:
@@ -401,8 +396,8 @@ def _read_samples(reader: KohyaReader) -> None:
         reader.add_notice(
             "conflicting",
             "sample_prompts",
-            "there is no interval (sample_every_n_epochs or sample_every_n_steps): kohya paints "
-            "no samples, and neither does the studio.",
+            "no interval is set (sample_every_n_epochs or sample_every_n_steps), so neither kohya "
+            "nor the studio generates samples.",
         )
     elif lines := _read_prompt_lines(reader, prompt_text):
         reader.set_field("sample_prompts", "sample_prompts", "\n".join(lines))
@@ -418,8 +413,7 @@ def _read_prompt_lines(reader: KohyaReader, text: str) -> list[str]:
         reader.add_notice(
             "unsupported",
             "sample_prompts",
-            f"they are in another file ({get_base_name(text):.60}); write them into the sample "
-            "prompts.",
+            f"they are in another file ({get_base_name(text):.60}); enter them as Sample prompts.",
         )
         return []
     lines = []
@@ -431,7 +425,7 @@ def _read_prompt_lines(reader: KohyaReader, text: str) -> list[str]:
             reader.add_notice(
                 "unsupported",
                 "sample_prompts",
-                "what follows -- after a prompt is not taken: samples have settings of their own.",
+                "options that follow a prompt (--…) are ignored: samples have their own settings.",
             )
         # The studio's own grammar cannot read every prompt of kohya's.
         try:
@@ -442,7 +436,7 @@ def _read_prompt_lines(reader: KohyaReader, text: str) -> list[str]:
         else:
             lines.append(prompt_line)
     if len("\n".join(lines)) > 10_000:
-        raise InvalidSpec(["sample_prompts: has to be at most 10,000 characters long."])
+        raise InvalidSpec(["sample_prompts: must be at most 10,000 characters long."])
     if not lines:
-        reader.add_notice("unsupported", "sample_prompts", "no prompt is left to paint.")
+        reader.add_notice("unsupported", "sample_prompts", "no usable prompt is left.")
     return lines

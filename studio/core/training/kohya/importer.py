@@ -78,7 +78,7 @@ def import_config(
         reader.mark_unresolved(
             "model",
             "pretrained_model_name_or_path",
-            "a dataset_config says nothing of model, LoRA, rate and length.",
+            "a dataset_config does not set the model, the LoRA, the learning rate or the length.",
         )
     else:
         dataset.read_model(reader, family)
@@ -131,7 +131,7 @@ def plan_import(
     steps = None
     if values["steps"] is None and (values["epochs"] is None or image_counts is None):
         note = (
-            "depend on how many images there are: epochs × images × repeats ÷ batch ÷ accumulation."
+            "depend on the number of images: epochs × images × repeats ÷ batch size ÷ accumulation."
         )
         notices.append({"key": "steps", "kind": "unknown", "note": note})
     else:
@@ -140,10 +140,10 @@ def plan_import(
         shape = FAMILIES[imported.family].shape
     module_counts = None
     if shape is None:
-        note = "depend on the model's family, which neither the file nor the names in it tell."
+        note = "depend on the model's family, which neither the file nor the names in it reveal."
         notices.append({"key": "modules", "kind": "unknown", "note": note})
     elif values["targets"] is None:
-        note = "cannot be counted: the file asks for what the studio does not train."
+        note = "cannot be counted: the file asks for something the studio cannot train."
         notices.append({"key": "modules", "kind": "unknown", "note": note})
     else:
         modules = select_modules(
@@ -163,20 +163,20 @@ def _merge_dataset_config(kohya_file: KohyaFile, dataset_file: KohyaFile) -> Koh
     if dataset_file.file_format != "dataset" or kohya_file.file_format == "dataset":
         raise InvalidSpec(
             [
-                "dataset_config: the second file has to be a dataset_config, with [[datasets]], "
-                "beside training settings."
+                "dataset_config: the second file must be a dataset_config with [[datasets]], and "
+                "the first one must have training settings."
             ]
         )
     for key in ("train_data_dir", "reg_data_dir", "in_json", *dataset_file.values):
         if kohya_file.values.pop(key, None) is not None:
             name = kohya_file.original_names.get(key, key)
-            kohya_file.notices.append(("conflicting", name, "the dataset_config decides over it."))
+            kohya_file.notices.append(("conflicting", name, "overridden by the dataset_config."))
     kohya_file.values.pop("dataset_config", None)
     kohya_file.values |= dataset_file.values
     kohya_file.original_names |= dataset_file.original_names
     kohya_file.notices += [
         *dataset_file.notices,
-        ("taken", "dataset_config", "is the file beside this one."),
+        ("taken", "dataset_config", "read from the second file."),
     ]
     return kohya_file
 
@@ -187,7 +187,7 @@ def _refuse_other_families(reader: KohyaReader) -> None:
             reader.mark_unresolved(
                 "model",
                 key,
-                f"is for {family}; the studio trains Stable Diffusion 1.x, 2.x and XL.",
+                f"is for {family}; the studio trains LoRAs for Stable Diffusion 1.x, 2.x and XL.",
             )
 
 
@@ -207,9 +207,7 @@ def _build_import(reader: KohyaReader, family: FamilyName | None) -> KohyaImport
     try:
         config = validate(TrainingConfig, {"dataset": "?", "name": "unknown"} | known_values)
     except InvalidSpec as error:
-        raise InvalidSpec(
-            [f"As settings of the studio: {fault}" for fault in error.faults]
-        ) from None
+        raise InvalidSpec([f"As studio settings: {fault}" for fault in error.faults]) from None
     values = config.model_dump(mode="json") | dict.fromkeys(unresolved)
     sentences = [
         format_value(sentence) if len(sentence) > 400 else sentence

@@ -66,16 +66,16 @@ PRESETS = {
     ),
 }
 _PRESET_BY_TARGETS = {preset.targets: name for name, preset in reversed(PRESETS.items())}
-_WHOLE_FACTORS_NOTE = "does not count where LoKr's factors are whole."
+_WHOLE_FACTORS_NOTE = "has no effect when both LoKr matrices are whole."
 # Arguments that change nothing of what is trained here, and why.
 INERT_ARGUMENTS = {
-    "bypass_mode": "is about how it is computed, not about what is learned.",
-    "block_size": "counts only for DyLoRA and OFT.",
-    "constraint": "counts only for OFT.",
-    "rescaled": "counts only for OFT.",
-    "train_on_input": "counts only for (IA)³.",
-    "train_t5xxl": "counts only for other families.",
-    "disable_conv_cp": "is the old way to leave use_tucker off.",
+    "bypass_mode": "affects only how it is computed, not what is learned.",
+    "block_size": "used only by DyLoRA and OFT.",
+    "constraint": "used only by OFT.",
+    "rescaled": "used only by OFT.",
+    "train_on_input": "used only by (IA)³.",
+    "train_t5xxl": "used only by other families.",
+    "disable_conv_cp": "is the old way to turn use_tucker off.",
 }
 # All that networks.lora passes over in silence.
 LYCORIS_ARGUMENTS = (
@@ -112,7 +112,7 @@ def read_lycoris(reader: KohyaReader, arguments: dict[str, str]) -> bool:
         preset = PRESETS["full"]
     elif network_type:
         _read_preset(reader, name, preset)
-    reader.add_notice("taken", "network_module", "LyCORIS; what it trains its algo says.")
+    reader.add_notice("taken", "network_module", "LyCORIS; its algo decides what is trained.")
     has_whole_factors = network_type == "LoKr" and _read_lokr(reader, arguments)
     has_kernels = _read_conv_sizes(reader, arguments, preset, has_whole_factors)
     _read_switches(reader, arguments, preset)
@@ -146,7 +146,7 @@ def _read_conv_sizes(
     if not given:
         return preset.has_kernels
     if not preset.has_kernels:
-        note = "with this preset there are no 3 × 3 convolutions."
+        note = "this preset includes no 3 × 3 convolutions."
         reader.add_notice("inert", "network_args.conv_dim", note)
         return False
     if sizes["conv_dim"] == 0:
@@ -154,7 +154,7 @@ def _read_conv_sizes(
         modules = _THIN_LAYERS if is_full else "unet.*.time_emb_proj, unet.*.conv_shortcut"
         reader.values |= {"targets": "patterns", "target_modules": modules}
         reader.add_notice(
-            "taken", "network_args.conv_dim", "0: convolutions wider than 1 × 1 are left alone."
+            "taken", "network_args.conv_dim", "0: convolutions wider than 1 × 1 are not trained."
         )
         return False
     if has_whole_factors:
@@ -165,7 +165,7 @@ def _read_conv_sizes(
         reader.set_field("network_args.conv_dim", "conv_rank", sizes["conv_dim"])
     alpha, detail = sizes["conv_alpha"], ""
     if not alpha:
-        alpha, detail = reader.values.get("alpha"), "LyCORIS takes network_alpha"
+        alpha, detail = reader.values.get("alpha"), "LyCORIS uses network_alpha"
     if alpha:
         reader.set_field("network_args.conv_alpha", "conv_alpha", alpha, detail)
     return True
@@ -175,10 +175,10 @@ def _read_lokr(reader: KohyaReader, arguments: dict[str, str]) -> bool:
     """Read the arguments of LoKr alone; return whether its factors are whole."""
     factor = reader.parse_number("network_args.factor", arguments.pop("factor", None))
     if factor is not None and factor != int(factor):
-        reader.add_fault("network_args.factor", "factor has to be a whole number", factor)
+        reader.add_fault("network_args.factor", "factor must be a whole number", factor)
         factor = None
     if factor is not None and not 0 <= factor <= MAX_LOKR_FACTOR:
-        note = "LoKr factor: by itself, as square as possible."
+        note = "LoKr factor: automatic, as square as possible."
         reader.add_notice("taken", "network_args.factor", note)
     elif factor is not None:
         reader.set_field("network_args.factor", "lokr_factor", max(1, int(factor)))
@@ -189,7 +189,7 @@ def _read_lokr(reader: KohyaReader, arguments: dict[str, str]) -> bool:
     if not is_whole:
         if by_rank:
             key = "network_args.decompose_both"
-            reader.set_field(key, "lokr_factors", "both by rank", "as far as that is smaller")
+            reader.set_field(key, "lokr_factors", "both by rank", "where that is smaller")
         return False
     detail = "full_matrix"
     if rank > MAX_RANK:
@@ -203,7 +203,7 @@ def _read_lokr(reader: KohyaReader, arguments: dict[str, str]) -> bool:
     if key == "network_dim":
         reader.set_field(key, "lokr_factors", "both whole", detail)
     if by_rank:
-        note = "full_matrix decides over it."
+        note = "overridden by full_matrix."
         reader.add_notice("conflicting", "network_args.decompose_both", note)
     return True
 
@@ -218,13 +218,13 @@ def _read_switches(reader: KohyaReader, arguments: dict[str, str], preset: Lycor
             reader.add_notice("unsupported", "network_args.wd_on_output", note)
     names = [name for name in ("rs_lora", "use_rslora") if _pop_flag(reader, arguments, name)]
     if names and reader.values.get("lokr_factors") == "both whole":
-        note = "LoKr has no rank where both factors are whole."
+        note = "LoKr has no rank when both matrices are whole."
         reader.add_notice("inert", f"network_args.{names[0]}", note)
     elif names:
         reader.set_field(f"network_args.{names[0]}", "use_rslora", True)
     if _pop_flag(reader, arguments, "train_norm"):
         if preset.targets == "attention":
-            note = "there are no norms within the attention alone."
+            note = "attention alone has no norm layers."
             reader.add_notice("inert", "network_args.train_norm", note)
         else:
             reader.set_field("network_args.train_norm", "train_norm", True)
@@ -243,7 +243,7 @@ def _add_norms(reader: KohyaReader) -> None:
 
 def drop_norms(reader: KohyaReader) -> None:
     """Take back the norms, where the file turns out to leave the U-Net alone."""
-    note = "the U-Net is not trained, and the norms are its own."
+    note = "the U-Net is not trained, and the norm layers belong to it."
     reader.add_notice("inert", "network_args.train_norm", note)
     del reader.values["train_norm"]
     if patterns := reader.values.get("target_modules"):
@@ -263,24 +263,24 @@ def _read_forms(
         reader.mark_unresolved(
             "targets",
             f"network_args.{names[0]}",
-            f"the studio trains no kernels between matrices (Tucker); leave {names[0]} out.",
+            f"the studio cannot train Tucker decompositions; leave out {names[0]}.",
         )
     elif names:
-        note = "counts only for convolutions wider than 1 × 1."
+        note = "used only for convolutions wider than 1 × 1."
         reader.add_notice("inert", f"network_args.{names[0]}", note)
     if _pop_flag(reader, arguments, "unbalanced_factorization") and network_type == "LoKr":
         reader.mark_unresolved(
             "targets",
             "network_args.unbalanced_factorization",
-            "the studio divides both sides of a layer alike; leave it out.",
+            "the studio factors both sides of a layer in the same way; leave it out.",
         )
     if _pop_flag(reader, arguments, "use_scalar"):
-        note = "the studio begins with zeros, and not with a factor of 0 that is learned."
+        note = "the studio starts from zeros instead of learning a factor that starts at 0."
         reader.add_notice("unsupported", "network_args.use_scalar", note)
     if _pop_flag(reader, arguments, "rank_dropout_scale"):
-        kind, note = "taken", "what is left is raised, as always for LoRA."
+        kind, note = "taken", "what is kept is scaled up, as always for LoRA."
         if network_type != "LoRA":
-            kind, note = "unsupported", "what is left of LoHa and LoKr is not raised."
+            kind, note = "unsupported", "what is kept of LoHa and LoKr is not scaled up."
         reader.add_notice(kind, "network_args.rank_dropout_scale", note)  # type: ignore[arg-type]
     for name in [name for name in arguments if name in INERT_ARGUMENTS]:
         del arguments[name]
@@ -298,9 +298,9 @@ def _pop_flag(
     if word not in ("0", "no", "off", "none", ""):
         return word != "false"
     is_on = not reader.as_meant
-    note = "to LyCORIS only False is off, and this is on. The other reading is off (as meant)"
+    note = "LyCORIS turns off only for False, so this is on (As intended: off)"
     if not is_on:
-        note = "off, as meant; to LyCORIS only False is off, and this would be on"
+        note = "off, as intended; LyCORIS turns off only for False, so this would be on"
     reader.add_notice("conflicting", f"network_args.{name}", f"{name}={word:.20}: {note}.")
     return is_on
 

@@ -18,7 +18,7 @@ from studio.core.training.kohya import lycoris
 from studio.core.training.kohya.reader import KohyaReader
 from studio.core.training.lora_targets import LOCON_TARGETS
 
-_KOHYA_DEFAULT = "not in the file: kohya's own"
+_KOHYA_DEFAULT = "not in the file: kohya's default"
 
 
 def detect_family(reader: KohyaReader, file_name: str) -> FamilyName | None:
@@ -36,16 +36,15 @@ def detect_family(reader: KohyaReader, file_name: str) -> FamilyName | None:
         reader.add_notice(
             "taken",
             "pretrained_model_name_or_path",
-            f"by the model's name it is of the family {family}.",
+            f"judging by its name, the model belongs to the family {family}.",
         )
         return family
     if reader.file_format == "gui" and reader.remaining.get("sdxl") is not None:
         return "sd1"
     family = guess_family(file_name)
     if family:
-        reader.add_notice(
-            "unknown", "modules", f"by the file's name the model is of the family {family}."
-        )
+        note = f"judging by the file's name, the model belongs to the family {family}."
+        reader.add_notice("unknown", "modules", note)
     return family
 
 
@@ -70,14 +69,14 @@ def read_length(reader: KohyaReader) -> None:
     if epochs:
         _set_epochs(reader, epochs, max_steps, gui_epochs)
     elif gui_epochs and reader.as_meant:
-        detail = "as meant; sd-scripts does not know this key"
+        detail = "as intended; sd-scripts does not know this key"
         reader.set_field("epoch", "epochs", gui_epochs, detail)
         if max_steps is not None:
             reader.add_notice(
                 "conflicting",
                 "max_train_steps",
-                f"as meant: the {gui_epochs} epochs decide, not the {max_steps} steps that kohya "
-                "would take.",
+                f"as intended: the {gui_epochs} epochs decide, not the {max_steps} steps that "
+                "kohya would take.",
             )
     else:
         steps = max_steps or 1600
@@ -86,8 +85,8 @@ def read_length(reader: KohyaReader) -> None:
             reader.add_notice(
                 "conflicting",
                 "epoch",
-                "belongs to the GUI alone: sd-scripts does not know it, and max_train_steps = "
-                f"{steps} decides. The other reading is {gui_epochs} epochs (as meant).",
+                "used only by the GUI; sd-scripts does not know it, and max_train_steps = "
+                f"{steps} decides (As intended: {gui_epochs} epochs).",
             )
 
 
@@ -101,7 +100,7 @@ def _set_epochs(
         reader.add_notice(
             "conflicting",
             "reg_data_dir",
-            "with class images the GUI doubles the steps; the studio does not.",
+            "the GUI doubles the steps with class images; the studio does not.",
         )
     if max_steps is not None:
         reader.add_notice(
@@ -113,8 +112,7 @@ def _set_epochs(
         reader.add_notice(
             "conflicting",
             "epoch",
-            f"belongs to the GUI alone; max_train_epochs = {epochs} decides, not {gui_epochs} "
-            "epochs.",
+            f"used only by the GUI; max_train_epochs = {epochs} decides, not {gui_epochs} epochs.",
         )
 
 
@@ -131,7 +129,7 @@ def read_network(reader: KohyaReader) -> None:
     if alpha is None:
         reader.set_field("network_alpha", "alpha", 1.0, _KOHYA_DEFAULT)
     elif alpha == 0:
-        reader.add_notice("taken", "network_alpha", "0 stands for the rank.")
+        reader.add_notice("taken", "network_alpha", "0 means the rank.")
     else:
         reader.set_field("network_alpha", "alpha", alpha)
     is_lycoris = module.casefold().replace("/", ".") == lycoris.MODULE_NAME
@@ -154,13 +152,13 @@ def _read_module(reader: KohyaReader, module: str) -> None:
         reader.add_notice(
             "unknown",
             "network_module",
-            "is not in the file (on the command line, perhaps); networks.lora is taken.",
+            "not in the file (perhaps on the command line); networks.lora is used.",
         )
     elif module.casefold().replace("/", ".") == "networks.lora":
         reader.add_notice(
             "taken",
             "network_module",
-            "kohya's LoRA: every linear layer and 1 × 1 convolution of the transformers.",
+            "kohya's LoRA: all linear layers and 1 × 1 convolutions of the transformers.",
         )
     else:
         reader.mark_unresolved(
@@ -184,13 +182,13 @@ def _read_network_arguments(reader: KohyaReader, arguments: dict[str, str]) -> N
             "network_args.conv_alpha",
             "conv_alpha",
             sizes.get("conv_alpha", 1.0),
-            "" if "conv_alpha" in sizes else "kohya's own",
+            "" if "conv_alpha" in sizes else "kohya's default",
         )
     elif sizes:
-        reader.add_notice("inert", "network_args.conv_alpha", "counts only with conv_dim.")
+        reader.add_notice("inert", "network_args.conv_alpha", "used only with conv_dim.")
     for name in [name for name in arguments if name in lycoris.LYCORIS_ARGUMENTS]:
         del arguments[name]
-        note = f"{name} counts only with network_module = {lycoris.MODULE_NAME}."
+        note = f"{name} is used only with network_module = {lycoris.MODULE_NAME}."
         reader.add_notice("inert", f"network_args.{name}", note)
 
 
@@ -202,14 +200,15 @@ def _read_dropouts(reader: KohyaReader, arguments: dict[str, str], is_lycoris: b
         key = "network_args.dropout"
         dropout = reader.parse_number(key, arguments.pop("dropout"))
     if dropout and reader.values.get("network_type", "LoRA") != "LoRA":
-        reader.add_notice("inert", key, "LyCORIS leaves nothing out of what LoHa and LoKr take.")
+        note = "LyCORIS applies no dropout to the inputs of LoHa and LoKr."
+        reader.add_notice("inert", key, note)
     elif dropout:
-        detail = "kohya leaves out after the layer down, the studio before it"
+        detail = "kohya drops after the down layer, the studio before it"
         reader.set_field(key, "dropout", dropout, detail)
     for name in ("rank_dropout", "module_dropout"):
         key = f"network_args.{name}"
         if probability := reader.parse_number(key, arguments.pop(name, None)):
-            detail = "drawn for every image, where kohya draws for a batch"
+            detail = "drawn per image, where kohya draws per batch"
             reader.set_field(key, name, probability, detail)
 
 
@@ -221,7 +220,7 @@ def _report_remaining_arguments(reader: KohyaReader, arguments: dict[str, str]) 
             reader.add_notice(
                 "unsupported",
                 f"network_args.{name}",
-                f"the studio has no {name:.40} (not {value:.40}).",
+                f"the studio has no {name:.40} (the file has {value:.40}).",
             )
 
 
@@ -238,19 +237,19 @@ def _read_trained_parts(reader: KohyaReader, has_text_encoders: bool = True) -> 
     trains_unet = not encoder_only
     trains_encoder = not unet_only and has_text_encoders
     if not has_text_encoders:
-        note = "the preset leaves the text encoders alone."
+        note = "the preset does not train the text encoders."
         reader.add_notice("taken", "network_args.preset", note)
     if not trains_unet and not trains_encoder:
         key = "network_train_unet_only" if unet_only else "network_args.preset"
-        note = "with network_train_text_encoder_only nothing is trained at all."
+        note = "with network_train_text_encoder_only, nothing would be trained."
         reader.mark_unresolved("train_unet", key, note)
         return
     if caches_outputs and trains_encoder:
-        note = "there is nothing to train then; the studio trains the text encoders."
+        note = "would leave nothing to train; the studio trains the text encoders."
         if trains_unet:
             note = (
                 "kohya does not start with this while the text encoders are trained; "
-                "the studio leaves them alone."
+                "the studio does not train them."
             )
             trains_encoder = False
         reader.add_notice("conflicting", "cache_text_encoder_outputs", note)
@@ -258,7 +257,7 @@ def _read_trained_parts(reader: KohyaReader, has_text_encoders: bool = True) -> 
         reader.add_notice(
             "inert",
             "cache_text_encoder_outputs",
-            "the studio keeps texts encoded anyway, where the encoders are not trained.",
+            "the studio always caches encoded texts when the text encoders are not trained.",
         )
     if unet_only:
         reader.add_notice("taken", "network_train_unet_only", "only the U-Net is trained.")
@@ -281,5 +280,5 @@ def drop_unused_convolutions(reader: KohyaReader) -> None:
     reader.add_notice(
         "inert",
         "network_args.conv_dim",
-        "the U-Net is not trained, and only it has convolutions.",
+        "only the U-Net has convolutions, and it is not trained.",
     )

@@ -29,7 +29,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 _RATE_KEYS = ("learning_rate", "unet_lr", "text_encoder_lr")
 _PART_FIELDS = {"unet_lr": "train_unet", "text_encoder_lr": "train_text_encoder"}
-_KOHYA_DEFAULT = "not in the file: kohya's own"
+_KOHYA_DEFAULT = "not in the file: kohya's default"
 
 
 def read_optimizer(reader: KohyaReader) -> None:
@@ -41,7 +41,8 @@ def read_optimizer(reader: KohyaReader) -> None:
     name = reader.read_text("optimizer_type")
     arguments = reader.read_arguments("optimizer_args")
     if reader.read_flag("use_8bit_adam"):
-        reader.add_notice("taken", "use_8bit_adam", "the old name of optimizer_type = AdamW8bit.")
+        note = "the former name of optimizer_type = AdamW8bit."
+        reader.add_notice("taken", "use_8bit_adam", note)
         name = name or "AdamW8bit"
     optimizer = OPTIMIZERS.get(name.casefold().rsplit(".", 1)[-1])
     relative_step = optimizer == "Adafactor" and _read_relative_step(reader, arguments)
@@ -50,14 +51,14 @@ def read_optimizer(reader: KohyaReader) -> None:
             "optimizer",
             "optimizer_type",
             f"the studio has {', '.join(dict.fromkeys(OPTIMIZERS.values()))}, not {name:.60}. "
-            "Choose AdamW and a rate of about 0.0001.",
+            "Choose AdamW and a learning rate of about 0.0001.",
         )
     elif not relative_step:
         detail = ""
         if not name:
             detail = _KOHYA_DEFAULT
         elif "paged" in name.casefold():
-            detail = "its memory is not paged"
+            detail = "without paging of its memory"
         reader.set_field("optimizer_type", "optimizer", optimizer, detail)
     _read_optimizer_arguments(reader, arguments, optimizer or "AdamW")
     _read_learning_rates(reader, relative_step)
@@ -74,7 +75,7 @@ def _read_relative_step(reader: KohyaReader, arguments: dict[str, str]) -> bool:
         reader.add_notice(
             "unsupported",
             "optimizer_args",
-            "warmup_init=True is not to be had; as in kohya it makes relative_step true.",
+            "warmup_init=True is not available; as in kohya, it turns relative_step on.",
         )
     has_rate = any(reader.has(key) for key in _RATE_KEYS)
     is_explicit = bool(relative_argument) or has_warmup_init
@@ -85,15 +86,16 @@ def _read_relative_step(reader: KohyaReader, arguments: dict[str, str]) -> bool:
         reader.add_notice(
             "conflicting",
             "optimizer_type",
-            "as meant: at the given rate (relative_step and scale_parameter off). Kohya would let "
-            "Adafactor find its own, as optimizer_args do not say relative_step=False.",
+            "as intended: the given learning rate, with relative_step and scale_parameter off. "
+            "Kohya would let Adafactor find its own, because optimizer_args lack "
+            "relative_step=False.",
         )
     # Adafactor scales unless it is told not to.
     scale_parameter = scale_argument != "false"
     if scale_parameter != relative_step:
         reader.values["scale_parameter"] = scale_parameter
     if relative_step:
-        reason = "optimizer_args do not say relative_step=False, so kohya sets it"
+        reason = "optimizer_args lack relative_step=False, so kohya turns it on"
         if is_explicit:
             reason = "relative_step=True"
         reader.set_field(
@@ -101,7 +103,7 @@ def _read_relative_step(reader: KohyaReader, arguments: dict[str, str]) -> bool:
             "optimizer",
             ADAFACTOR_RELATIVE_STEP,
             f"{reason}: Adafactor finds its own rate, max(0.001, RMS of the weights) × "
-            "min(0.01, 1 ÷ √step). The other reading is a fixed rate (as meant)",
+            "min(0.01, 1 ÷ √step) (As intended: a fixed rate)",
         )
     if relative_argument or (scale_argument and not is_overruled):
         reader.add_notice(
@@ -130,7 +132,7 @@ def _read_optimizer_arguments(
             reader.add_notice(
                 "unsupported",
                 "optimizer_args",
-                f"{name:.40}={value:.40} is not taken; the studio's {optimizer_name} has no such "
+                f"{name:.40}={value:.40} is ignored; the studio's {optimizer_name} has no such "
                 "setting.",
             )
 
@@ -158,7 +160,7 @@ def _read_learning_rates(reader: KohyaReader, relative_step: bool) -> None:
             reader.add_notice(
                 "conflicting",
                 key,
-                "at 0 nothing is learned there; the studio leaves that part alone instead.",
+                "at 0 this part learns nothing; the studio does not train it.",
             )
     trained_keys = _list_trained_parts(reader)
     default_lr = 2e-6 if base_lr is None else base_lr
@@ -178,14 +180,12 @@ def _read_learning_rates(reader: KohyaReader, relative_step: bool) -> None:
         if effective_lrs[encoder_key] != main_lr:
             reader.set_field(sources[encoder_key], "text_encoder_lr", effective_lrs[encoder_key])
         elif part_lrs[encoder_key] is not None:
-            reader.add_notice("taken", encoder_key, "the same as the U-Net's.")
+            reader.add_notice("taken", encoder_key, "the same as for the U-Net.")
     for key, rate in part_lrs.items():
         if rate and key not in trained_keys:
-            reader.add_notice("inert", key, "that part is not trained.")
+            reader.add_notice("inert", key, "this part is not trained.")
     if base_lr is not None and all(part_lrs[key] is not None for key in trained_keys):
-        reader.add_notice(
-            "inert", "learning_rate", "each part that is trained has a rate of its own."
-        )
+        reader.add_notice("inert", "learning_rate", "each trained part has its own learning rate.")
 
 
 def _report_dropped_rates(reader: KohyaReader) -> None:
@@ -200,8 +200,8 @@ def _report_dropped_rates(reader: KohyaReader) -> None:
             reader.add_notice(
                 "conflicting",
                 key,
-                f"{rate:g} is not applied: Adafactor with relative step drops it and finds its "
-                "own rate. As meant, it would be the rate.",
+                f"{rate:g} is ignored: Adafactor (relative step) finds its own learning rate "
+                f"(As intended: {rate:g}).",
             )
 
 
@@ -218,7 +218,7 @@ def _read_text_encoder_lr(reader: KohyaReader) -> float | None:
             reader.add_notice(
                 "unsupported",
                 "text_encoder_lr",
-                "the text encoders have one rate; the first one's is taken.",
+                "both text encoders share one learning rate; the first value is used.",
             )
     return reader.read_number("text_encoder_lr")
 
@@ -240,9 +240,9 @@ def _read_lr_schedule(reader: KohyaReader, relative_step: bool) -> None:
         if value is not None and name == schedule:
             reader.set_field(key, key, value)
         elif value is not None:
-            reader.add_notice("inert", key, f"counts only with {schedule}.")
+            reader.add_notice("inert", key, f"used only with {schedule}.")
     if arguments := reader.read_value("lr_scheduler_args"):
-        reader.add_notice("unsupported", "lr_scheduler_args", f"{arguments!s:.60} is not taken.")
+        reader.add_notice("unsupported", "lr_scheduler_args", f"{arguments!s:.60} is ignored.")
 
 
 def _resolve_lr_schedule(
@@ -255,14 +255,13 @@ def _resolve_lr_schedule(
             reader.add_notice(
                 "conflicting",
                 "lr_scheduler",
-                f"{schedule_text:.40} is not applied: kohya puts Adafactor's own schedule in its "
-                "place.",
+                f"{schedule_text:.40} is ignored: kohya replaces it with Adafactor's own schedule.",
             )
         if warmup:
             reader.add_notice(
                 "conflicting",
                 "lr_warmup_steps",
-                "is not applied: Adafactor with relative step has no warm-up.",
+                "ignored: Adafactor (relative step) has no warm-up.",
             )
         return "constant", 0.0
     if name not in LR_SCHEDULES:
@@ -273,7 +272,7 @@ def _resolve_lr_schedule(
         )
         if warmup:
             reader.add_notice(
-                "unknown", "lr_warmup_steps", f"{warmup:g} goes with a schedule that there is not."
+                "unknown", "lr_warmup_steps", f"{warmup:g} belongs to an unknown schedule."
             )
         return "constant", 0.0
     if name == "constant" and warmup and reader.as_meant:
@@ -282,18 +281,18 @@ def _resolve_lr_schedule(
             "lr_scheduler",
             "lr_scheduler",
             LR_SCHEDULES[name],
-            "as meant, as there is a warm-up; kohya's constant has none",
+            "as intended, because there is a warm-up; kohya's constant has none",
         )
     elif name == "constant" and warmup:
         reader.add_notice(
             "conflicting",
             "lr_warmup_steps",
-            "the schedule constant has no warm-up, so it is not applied (as meant, it would be).",
+            "ignored, because the constant schedule has no warm-up (As intended: used).",
         )
         warmup = 0.0
     elif name == "constant_with_warmup" and not warmup:
         reader.add_notice(
-            "conflicting", "lr_scheduler", "without lr_warmup_steps it is the schedule constant."
+            "conflicting", "lr_scheduler", "without lr_warmup_steps, this is the constant schedule."
         )
         name = "constant"
     elif schedule_text:
@@ -308,8 +307,8 @@ def _read_warmup(reader: KohyaReader) -> float:
     if reader.get_original_name("lr_warmup_steps") == "lr_warmup":
         warmup = round(warmup * steps / 100) if steps else warmup / 100
     if warmup < 0:
-        reader.add_fault("lr_warmup_steps", "has to be 0 or more", warmup)
+        reader.add_fault("lr_warmup_steps", "must be 0 or more", warmup)
     if 0 < warmup < 1 and steps and int(warmup * steps) < 1:
-        reader.add_notice("inert", "lr_warmup_steps", "is less than one step.")
+        reader.add_notice("inert", "lr_warmup_steps", "less than one step.")
         return 0.0
     return float(warmup)

@@ -102,13 +102,13 @@ def parse_kohya_file(text: str) -> KohyaFile:
     if len(text) > max_characters:
         raise InvalidSpec(
             [
-                f"The file has {len(text):,} characters: training settings have a few thousand "
-                f"({max_characters:,} at most)."
+                f"The file is {len(text):,} characters long; training settings have a few "
+                f"thousand, at most {max_characters:,}."
             ]
         )
     data = _load_json_or_toml(text.lstrip("\ufeff"), is_json)
     if not data:
-        raise InvalidSpec(["The file is empty: there are no settings in it."])
+        raise InvalidSpec(["The file is empty; choose one with training settings."])
     if isinstance(data.get("dataset"), str):
         return KohyaFile("own", data)
     if "datasets" in data:
@@ -117,7 +117,7 @@ def parse_kohya_file(text: str) -> KohyaFile:
     key_count = len(kohya_file.values)
     if key_count > MAX_KEYS:
         raise InvalidSpec(
-            [f"The file has {key_count:,} keys: training settings have {MAX_KEYS:,} at most."]
+            [f"The file has {key_count:,} keys; training settings have at most {MAX_KEYS:,}."]
         )
     return kohya_file
 
@@ -128,11 +128,11 @@ def _load_json_or_toml(text: str, is_json: bool) -> dict[str, Any]:
             return load_toml(text)
         data: dict[str, Any] = json.loads(text, object_pairs_hook=_reject_duplicate_keys)
     except RecursionError:
-        raise InvalidSpec(["The file is nested too deeply to be training settings."]) from None
+        raise InvalidSpec(["The file is nested too deeply for training settings."]) from None
     except ValueError as error:
         reason = str(error) if len(str(error)) < 200 else f"{str(error)[:200]} …"
         language = "JSON" if is_json else "TOML"
-        raise InvalidSpec([f"The file is no {language}: {reason.rstrip('.')}."]) from None
+        raise InvalidSpec([f"The file is not valid {language}: {reason.rstrip('.')}."]) from None
     return data
 
 
@@ -152,7 +152,7 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ValueError(f"the key {quote(key)} stands there twice; which one counts?")
+            raise ValueError(f"the key {quote(key)} appears twice; remove one of them")
         values[key] = value
     return values
 
@@ -164,7 +164,7 @@ def _parse_training_toml(data: Mapping[str, Any]) -> KohyaFile:
         section = value if isinstance(value, dict) else {key: value}
         for name, setting in section.items():
             if name in kohya_file.values:
-                note = "stands in two sections; kohya takes the last one, in silence."
+                note = "appears in two sections; kohya silently uses the last one."
                 kohya_file.notices.append(("conflicting", name, note))
             kohya_file.values[name] = setting
     return kohya_file
@@ -178,7 +178,7 @@ def _parse_gui_json(data: Mapping[str, Any]) -> KohyaFile:
         if name != key:
             kohya_file.original_names[name] = key
         if is_off(value) and key not in ("max_data_loader_n_workers", "keep_tokens", "sdxl"):
-            note = "is empty, off or 0: the GUI does not hand it on."
+            note = "empty, off or 0: the GUI does not pass it on."
             kohya_file.notices.append(("inert", key, note))
         else:
             kohya_file.values[name] = value
@@ -200,7 +200,7 @@ def _drop_unused_noise_keys(kohya_file: KohyaFile) -> None:
         unused_keys = ("noise_offset", "adaptive_noise_scale")
     for key in unused_keys:
         if kohya_file.values.pop(key, None) is not None:
-            note = f"the GUI does not hand it on with noise_offset_type {quote(noise_type)}."
+            note = f"the GUI does not pass it on with noise_offset_type {quote(noise_type)}."
             kohya_file.notices.append(("inert", key, note))
 
 
@@ -223,11 +223,12 @@ def _convert_gui_learning_rates(kohya_file: KohyaFile, data: Mapping[str, Any]) 
     has_part_lr = trains_unet or trains_encoder
     if has_part_lr and values.pop("learning_rate", None) is not None:
         kohya_file.notices.append(
-            ("inert", "learning_rate", "the GUI hands on unet_lr and text_encoder_lr instead.")
+            ("inert", "learning_rate", "the GUI passes on unet_lr and text_encoder_lr instead.")
         )
     for key in ("network_train_unet_only", "network_train_text_encoder_only"):
         if values.pop(key, None) is not None:
-            kohya_file.notices.append(("inert", key, "the GUI says it by a rate of 0."))
+            note = "the GUI expresses this with a learning rate of 0."
+            kohya_file.notices.append(("inert", key, note))
     if trains_unet and not trains_encoder:
         values["network_train_unet_only"] = True
         kohya_file.original_names["network_train_unet_only"] = "text_encoder_lr"
@@ -254,7 +255,7 @@ def _convert_gui_network(kohya_file: KohyaFile, data: Mapping[str, Any]) -> None
         if value is None:
             continue
         if key.startswith("conv_") and kind == "Standard":
-            kohya_file.notices.append(("inert", key, "the GUI hands it on only for a LoCon."))
+            kohya_file.notices.append(("inert", key, "the GUI passes it on only for LoCon."))
         else:
             arguments.append(f"{key}={value!s:.200}")
             kohya_file.original_names[f"network_args.{key}"] = key
@@ -272,16 +273,16 @@ def _parse_dataset_config(data: Mapping[str, Any]) -> KohyaFile:
     class_folder_count = len(folders) - len(trained_folders)
     if class_folder_count:
         note = (
-            f"{class_folder_count} folders of class images are left out; the studio makes them "
-            "itself (class images)."
+            f"{class_folder_count} folders of class images are left out; the studio generates its "
+            "own (Class images)."
         )
         kohya_file.notices.append(("unsupported", "is_reg", note))
     if not trained_folders:
         raise InvalidSpec(
-            ["datasets: all folders are of class images (is_reg); there is nothing to learn."]
+            ["datasets: all folders hold class images (is_reg), so there is nothing to learn."]
         )
     kohya_file.notices += [
-        ("unsupported", key, "is not one of dataset_config's tables.")
+        ("unsupported", key, "not one of dataset_config's tables.")
         for key in data
         if key not in ("general", "datasets")
     ]
@@ -291,9 +292,9 @@ def _parse_dataset_config(data: Mapping[str, Any]) -> KohyaFile:
             continue
         values = [folder.get(key) for folder in trained_folders]
         if key != "image_dir" and any(value != values[0] for value in values):
-            note = "differs between the folders; the studio takes the first one's for all."
+            note = "differs between the folders; the studio uses the first one's for all."
             if key == "num_repeats":
-                note += " Name the folders 40_moon for repeats of their own."
+                note += " For separate repeats, name the folders like 40_moon."
             kohya_file.notices.append(("unsupported", key, note))
         name = _DATASET_KEY_ALIASES.get(key, key)
         if name != key:
@@ -312,7 +313,7 @@ def _list_dataset_folders(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     is_list = isinstance(datasets, list) and 1 <= len(datasets) <= MAX_KEYS
     if not is_list or not isinstance(general, dict):
         raise InvalidSpec(
-            ["datasets: has to be a list of tables ([[datasets]]), and general a table."]
+            ["datasets: must be a list of tables ([[datasets]]), and general a table."]
         )
     folders: list[dict[str, Any]] = []
     for number, dataset in enumerate(datasets, 1):
@@ -320,10 +321,12 @@ def _list_dataset_folders(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         is_list = isinstance(subsets, list) and bool(subsets)
         if not is_list or not all(isinstance(subset, dict) for subset in subsets):
             raise InvalidSpec(
-                [f"datasets: number {number} has to have a list of tables [[datasets.subsets]]."]
+                [f"datasets: number {number} must have a list of tables [[datasets.subsets]]."]
             )
         shared = {key: value for key, value in dataset.items() if key != "subsets"}
         folders += [{**general, **shared, **subset} for subset in subsets]
     if len(folders) > MAX_KEYS:
-        raise InvalidSpec([f"datasets: there are {len(folders):,} folders; {MAX_KEYS:,} at most."])
+        raise InvalidSpec(
+            [f"datasets: at most {MAX_KEYS:,} folders are allowed (the file has {len(folders):,})."]
+        )
     return folders

@@ -119,7 +119,7 @@ class KohyaReader:
             with suppress(ValueError, OverflowError):
                 number = float(value)
         if math.isnan(number):
-            self.add_fault(key, "has to be a number", value)
+            self.add_fault(key, "must be a number", value)
             return None
         if abs(number) > MAX_NUMBER:
             self.add_fault(key, "is too large", value)
@@ -132,7 +132,7 @@ class KohyaReader:
         if number is None:
             return None
         if number != int(number):
-            self.add_fault(key, "has to be a whole number", number)
+            self.add_fault(key, "must be a whole number", number)
             return None
         return int(number)
 
@@ -145,7 +145,7 @@ class KohyaReader:
                 return text == "true"
         if value is None or isinstance(value, bool) or value in (0, 1):
             return bool(value)
-        self.add_fault(key, "has to be true or false", value)
+        self.add_fault(key, "must be true or false", value)
         return False
 
     def read_text(self, key: str) -> str:
@@ -154,7 +154,7 @@ class KohyaReader:
         if value is None:
             return ""
         if not isinstance(value, str):
-            self.add_fault(key, "has to be text", value)
+            self.add_fault(key, "must be text", value)
             return ""
         if len(value) > MAX_TEXT_CHARACTERS:
             self.add_fault(key, "is too long", value)
@@ -169,7 +169,7 @@ class KohyaReader:
             return {}
         is_list = isinstance(arguments, list)
         if not is_list or not all(isinstance(item, str) and "=" in item for item in arguments):
-            self.add_fault(key, "has to be a list of texts such as weight_decay=0.1", value)
+            self.add_fault(key, "must be a list of texts such as weight_decay=0.1", value)
             return {}
         pairs = [argument.split("=", 1) for argument in arguments]
         return {name.strip(): text.strip(" \"'") for name, text in pairs}
@@ -177,7 +177,7 @@ class KohyaReader:
     def add_fault(self, key: str, problem: str, value: Any) -> None:
         """Record a wrong value."""
         name = format_value(self.get_original_name(key))
-        self.faults.append(f"{name}: {problem} (not {format_value(value)}).")
+        self.faults.append(f"{name}: {problem} (the file has {format_value(value)}).")
 
     def report_remaining(self) -> None:
         """Add a notice for every key that was not read, and for those read without one."""
@@ -191,19 +191,19 @@ class KohyaReader:
             elif key in UNSUPPORTED_KEYS:
                 self._report_unsupported_key(key, value)
             elif is_off(value):
-                self.add_notice("inert", key, "is empty, off or 0.")
+                self.add_notice("inert", key, "empty, off or 0.")
             else:
                 matches = difflib.get_close_matches(key[:60], known_keys, 1, 0.8)
                 guess = f" Did you mean {matches[0]}?" if matches else ""
                 self.add_notice(
                     "unsupported",
                     key,
-                    f"is not known here; sd-scripts passes over keys that it does not know.{guess}",
+                    f"unknown key; sd-scripts ignores keys it does not know.{guess}",
                 )
         reported = {notice.key for notice in self.notices}
         for key in sorted(self._original_values):
             if format_value(self.get_original_name(key)) not in reported:
-                self.add_notice("inert", key, "is off, empty, or says what is so anyway.")
+                self.add_notice("inert", key, "off, empty, or the default anyway.")
 
     def _report_dependent_key(self, key: str, value: Any) -> None:
         owner, active_values = DEPENDENT_KEYS[key]
@@ -215,14 +215,14 @@ class KohyaReader:
             self.add_notice("unsupported", key, f"the studio has no such variant of {owner}.")
             return
         condition = f"{owner} {active_values[0]}" if active_values else owner
-        self.add_notice("inert", key, f"acts only with {condition}.")
+        self.add_notice("inert", key, f"used only with {condition}.")
 
     def _report_unsupported_key(self, key: str, value: Any) -> None:
         reason, off_value = UNSUPPORTED_KEYS[key]
         if is_off(value) or value == off_value or str(value) == str(off_value):
-            self.add_notice("inert", key, "is off, or as always.")
+            self.add_notice("inert", key, "off, or the default.")
         else:
-            self.add_notice("unsupported", key, f"the studio does not do this: {reason}.")
+            self.add_notice("unsupported", key, f"the studio does not support this: {reason}.")
 
     def raise_faults(self) -> None:
         """Raise InvalidSpec if values were wrong."""

@@ -47,7 +47,7 @@ class ClipSkipProvider(TextEncoderProvider):
             raise InvalidSpec(
                 [
                     f"Clip skip: the text encoder of {model.info.name} goes up to {max_clip_skip} "
-                    f"(not {clip_skip})."
+                    f"(you entered {clip_skip})."
                 ]
             )
 

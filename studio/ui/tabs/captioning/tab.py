@@ -252,7 +252,7 @@ class CaptioningTab:
             return
         with report_errors():
             if not str(values[self.target_dataset] or "").strip():
-                raise InvalidSpec(["Dataset name: Required"])
+                raise InvalidSpec(["Dataset name: required; enter an existing or a new one."])
         yield from self.import_files(values, request)
 
     def _resolve_uploads(self, values: Updates) -> list[tuple[Path, str]]:

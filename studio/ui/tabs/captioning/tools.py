@@ -325,9 +325,9 @@ class EditTools:
         if action in ("rename_tags", "delete_tags", "add_tags", "first") and not tags:
             raise InvalidSpec(["Tags: select or enter at least one."])
         if action == "rename_tags" and not new_name:
-            raise InvalidSpec(["New name: enter a name."])
+            raise InvalidSpec(["New name: required."])
         if action == "keep_tags" and not new_name.isdecimal():
-            raise InvalidSpec([f"Number: enter a whole number (not {quote(new_name)})."])
+            raise InvalidSpec([f"Number: must be a whole number (you entered {quote(new_name)})."])
         match action:
             case "rename_tags":
                 return parse_edit({"kind": action, "tags": tags, "to": new_name})

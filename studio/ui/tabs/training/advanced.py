@@ -152,5 +152,5 @@ def _add_field(form: Form[TrainingConfig], name: str) -> None:
         takes_text = True
         kwargs["lines"] = 3 if name == "sample_prompts" else 1
     if takes_text and "null" in types:
-        kwargs["placeholder"] = "by itself"
+        kwargs["placeholder"] = "automatic"
     form.add(name, **kwargs)
