@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ os.environ.setdefault(
 )  # small networks: more threads only wait for each other
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,35 @@ def wants_slow(config: pytest.Config) -> bool:
     """Whether `-m` takes slow tests in."""
     chosen = config.option.markexpr.replace("not slow", "")
     return not config.option.markexpr or "slow" in chosen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_disk() -> Iterator[None]:
+    """No write is waited for until it is on the disk, which takes ten milliseconds each.
+
+    A kill loses nothing by that, only a power cut would, and no test cuts the power. That the studio calls fsync, and what
+    one that fails leaves, is tried with calls that a test puts in its place.
+    """
+    from studio.storage.database import Database
+
+    open_database, open_tables = sqlite3.connect, Database._connect
+
+    def connect(*given: Any, **named: Any) -> sqlite3.Connection:
+        connection = open_database(*given, **named)
+        with suppress(sqlite3.Error):  # of a damaged file, which is said by whoever reads it
+            connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    def connect_tables(
+        database: Database, migrations: Any, busy_seconds: float, _synchronous: str
+    ) -> None:
+        open_tables(database, migrations, busy_seconds, "OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which fails as well where nothing is open
+        patch.setattr(sqlite3, "connect", connect)
+        patch.setattr(Database, "_connect", connect_tables)
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ MODULES = {module_name(path): path for path in FILES}
 HTML_TAG = re.compile(r"(?<!\?P)</?[a-z][a-z\d-]*(>| [^<>]*>| \w+=)")
 
 
+@functools.cache
 def imported_names(path: Path) -> list[str]:
     names = []
     for node in ast.walk(TREES[path]):
@@ -115,7 +117,7 @@ def heads(path: Path) -> Iterator[str]:
     """All docstrings of a Python file; the comment that a script or a style sheet begins with."""
     text = path.read_text("utf-8")
     if path.suffix == ".py":
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(TREES.get(path) or ast.parse(text)):
             if isinstance(node, DOCUMENTED):
                 yield ast.get_docstring(node) or ""
     else:
@@ -126,14 +128,15 @@ def heads(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", ["studio", "tests"])
 def test_files_that_a_head_names_exist(folder: str) -> None:
-    names = {f"/{path.relative_to(ROOT.parent)}" for path in ROOT.parent.glob("[!.]*/**/*.*")}
+    paths = (path.relative_to(ROOT.parent).parts for path in ROOT.parent.glob("[!.]*/**/*.*"))
+    names = {"/".join(parts[k:]) for parts in paths for k in range(len(parts))}
     assert [
         f"{path.relative_to(ROOT.parent)} names {name}"
         for path in sorted((ROOT.parent / folder).rglob("*"))
         if path.suffix in (".py", ".js", ".css")
         for head in heads(path)
         for name in FILE_NAME.findall(head)
-        if name not in FOREIGN_FILES and not any(there.endswith(f"/{name}") for there in names)
+        if name not in FOREIGN_FILES and name not in names
     ] == []
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from studio.settings import shipped
 from support import upscalers
+from support.pickles import read_pickles_here
 from support.sentences import check_sentence
 
 Studio = Callable[..., CompletedProcess[str]]
@@ -56,7 +57,10 @@ def test_a_wrong_name_is_said_at_once(studio: Studio) -> None:
     check_sentence(done.stderr)
 
 
-def test_a_pickle_is_used_at_the_first_time(studio: Studio, tmp_path: Path) -> None:
+def test_a_pickle_is_used_at_the_first_time(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pickles_here(monkeypatch)
     folder = tmp_path / "home" / "upscalers"
     folder.mkdir(parents=True)
     torch.save({"params": upscalers.compact(2)}, folder / "2x_pick.pth")

@@ -302,9 +302,16 @@ def test_any_list_is_read_or_refused_in_words(values: list[object], kind: AxisKi
     assert bool(found) is not bool(said.encode())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+PIECES = ('"', ",", " ", "1", "1-", "-", '""', '",', "1,", "(", "1 ", ".", "e1", "\n", "x1")
+
+
 @pytest.mark.parametrize(
-    "piece", ['"', ",", " ", "1", "1-", "-", '""', '",', "1,", "(", "1 ", ".", "e1", "\n", "x1"]
+    ("piece", "kind"),
+    [  # quick is every piece once, and every kind several times
+        pytest.param(piece, kind, marks=() if k % len(KINDS) == n else pytest.mark.slow)
+        for k, piece in enumerate(PIECES)
+        for n, kind in enumerate(KINDS)
+    ],
 )
 def test_no_text_takes_long(piece: str, kind: AxisKind) -> None:
     with hang_limit():  # a second at most is usual; quadratic time takes minutes

@@ -82,10 +82,10 @@ def read(text: str) -> tuple[str, list[Words], list[float], bool]:
         "fire (flames (trees)1.5)2.0",
         "a badly (formed +test prompt",
         "a badly (formed +test )prompt",
-        "(((a badly (formed +test )prompt",
+        pytest.param("(((a badly (formed +test )prompt", marks=pytest.mark.slow),  # compel's time
         "(a (ba)dly (f)ormed +test +prompt",
         "hamburger ((kaiser roll))",
-        '("((a badly (formed +test ").blend(1.0)',
+        pytest.param('("((a badly (formed +test ").blend(1.0)', marks=pytest.mark.slow),
         '("mountain", "man").blend()',
         "((mountain), (tall man)).blend()",
         '("fire", "fire flames (hot)++", "hi").blend(0.7, 0.3, 1.0)',

@@ -107,8 +107,14 @@ def call(pipe: Any, **given: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     ("ours", "stock"),
     [
-        (("a red boat, STYLE", ""), ("a red boat, <style0>", "")),
-        (("style boat", "fog, hands"), ("<style0> boat", "fog, <hands0><hands1><hands2>")),
+        pytest.param(
+            ("a red boat, STYLE", ""), ("a red boat, <style0>", ""), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("style boat", "fog, hands"),
+            ("<style0> boat", "fog, <hands0><hands1><hands2>"),
+            marks=pytest.mark.slow,
+        ),
         (
             ("embedding:hands, a boat, embedding:style.pt", "hands style"),
             ("<hands0><hands1><hands2>, a boat, <style0>", "<hands0><hands1><hands2> <style0>"),
@@ -295,7 +301,11 @@ def test_the_digest_counts_the_content(shelf: Path, bench: WorkerContext) -> Non
     assert digest("a boat") == plain
 
 
-def test_notes_and_refusals(shelf: Path, bench: WorkerContext) -> None:
+def test_notes_and_refusals(
+    shelf: Path, bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pickles_here(monkeypatch)
+
     def run(**spec: Any) -> dict[str, Any]:
         return generate(bench, QUICK | spec, lambda progress: None)
 

@@ -288,7 +288,13 @@ def unload_all(home: WorkerContext) -> None:
         home.pipelines.unload(name)
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("sdxl", "z-image") else pytest.mark.slow)
+        for name in FAMILIES
+    ],
+)
 def test_text_encoders_leave_when_room_is_short(
     home: WorkerContext, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

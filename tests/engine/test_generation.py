@@ -38,6 +38,7 @@ QUICK: dict[str, Any] = {
     "noise_schedule": "Uniform",
 }
 LIN = {"timestep_spacing": "linspace"}
+SLOW = pytest.mark.slow
 
 
 def stock(folder: Path, kind: str) -> Any:
@@ -132,25 +133,29 @@ def test_unguided_is_bitwise(paint: Callable[..., Any]) -> None:
 # ---- seeds, counts, batches -----------------------------------------------------------------------------------------
 
 
-def test_a_picture_depends_on_its_own_seed_alone(
-    bench: WorkerContext, paint: Callable[..., Any]
+@pytest.mark.parametrize("scheduler", ["Euler a", "DPM++ SDE"])
+def test_a_picture_depends_on_its_own_seed_alone(paint: Callable[..., Any], scheduler: str) -> None:
+    """Count does not touch a picture; also with schedulers that add noise."""
+    spec = {**QUICK, "prompt": "a green tree", "scheduler": scheduler}
+    row = paint(seed=2**32 - 1, num_images=2, **spec)
+    assert [
+        np.array_equal(one, paint(seed=seed, **spec)) for one, seed in zip(row, (2**32 - 1, 0))
+    ] == [True] * 2
+
+
+@pytest.mark.parametrize("scheduler", ["Euler a", pytest.param("DPM++ SDE", marks=SLOW)])
+def test_a_batch_touches_a_picture_only_in_the_last_bits(
+    bench: WorkerContext, scheduler: str
 ) -> None:
-    """Count does not touch a picture, and a batch only in the last bits; also with schedulers that add noise."""
-    for scheduler in ("Euler a", "DPM++ SDE"):
-        spec = {**QUICK, "prompt": "a green tree", "scheduler": scheduler}
-        row = paint(seed=2**32 - 1, num_images=3, **spec)
-        assert [
-            np.array_equal(one, paint(seed=seed, **spec))
-            for one, seed in zip(row, (2**32 - 1, 0, 1))
-        ] == [True] * 3
-        # at full size and with some steps: in two steps, guidance blows rounding up to 2e-5
-        each = ResolvedRequest(
-            seed=5, num_images=2, **(spec | {"steps": 6, "width": 128, "height": 128})
-        ).split()
-        alone, together = [latents(bench, [one])[0] for one in each], latents(bench, each)
-        assert max(float((a - b).norm() / a.norm()) for a, b in zip(alone, together)) < 1e-5
+    """At full size and with some steps: in two steps, guidance blows rounding up to 2e-5."""
+    size = {"steps": 6, "width": 128, "height": 128}
+    spec = {**QUICK, "prompt": "a green tree", "scheduler": scheduler} | size
+    each = ResolvedRequest(seed=5, num_images=2, **spec).split()
+    alone, together = [latents(bench, [one])[0] for one in each], latents(bench, each)
+    assert max(float((a - b).norm() / a.norm()) for a, b in zip(alone, together)) < 1e-5
 
 
+@pytest.mark.slow
 def test_unequal_trajectories_share_calls(bench: WorkerContext) -> None:
     """Other schedulers, steps and guidance in one batch: each comes out as it does alone (in few steps guidance blows rounding
     up: UniPC in 5 reached 5e-5)."""
@@ -348,7 +353,7 @@ def test_a_preview_looks_like_the_picture(bench: WorkerContext) -> None:
     assert np.corrcoef(shown, other)[0, 1] < 0.7
 
 
-@pytest.mark.parametrize("at", [0, 1, 2, 4, 6])
+@pytest.mark.parametrize("at", [0, 1, 4, *(pytest.param(at, marks=SLOW) for at in (2, 6))])
 def test_a_stop_in_any_phase_leaves_nothing_behind(
     bench: WorkerContext, paint: Callable[..., Any], at: int
 ) -> None:

@@ -44,8 +44,19 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContex
     context.home.gallery.close()
 
 
-@pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
+@pytest.mark.parametrize(
+    ("model", "rescale"),
+    [
+        ("pocket", 0.7),
+        ("toy-sdxl", 1.0),
+        *(
+            pytest.param(model, rescale, marks=pytest.mark.slow)
+            for model, rescale in (
+                *(("pocket", 0.0), ("pocket", 1.0), ("toy-sdxl", 0.0), ("toy-sdxl", 0.7)),
+            )
+        ),
+    ],
+)
 def test_rescale_is_bitwise_stock(
     bench: WorkerContext, toys: Path, model: str, rescale: float
 ) -> None:
@@ -63,7 +74,7 @@ def test_all_below_1_is_off(bench: WorkerContext) -> None:
     assert not np.array_equal(images[3], images[2])
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0, 8.0])
+@pytest.mark.parametrize("guidance", [1.0, pytest.param(2.0, marks=pytest.mark.slow), 8.0])
 def test_a_distilled_model_is_bitwise_stock(distilled: WorkerContext, guidance: float) -> None:
     pipe = pipe_of("StableDiffusionPipeline", distilled.settings.models / "lcm", "LCM")
     ours = made(distilled, None, model="lcm", scheduler="LCM", guidance=guidance, **SIDES)

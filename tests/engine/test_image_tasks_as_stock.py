@@ -37,11 +37,18 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
 ALL = ("DDIM", "Euler", "Heun", "PLMS", "LCM")  # these also at strength 1
-# of each sort one: one step, ancestral, second order, multistep, with noise of its own
-QUICK = ("Euler", "Euler a", "Heun", "DDIM", "PLMS", "DPM++ 2M", "DPM++ SDE", "LCM")
-EACH = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULERS
-]
+# of each sort one here or there: one step, ancestral, second order, multistep, with noise of its own
+IMG2IMG = ("Euler a", "PLMS", "DPM++ 2M", "DPM++ SDE", "LCM")
+INPAINTING = ("Euler", "Heun", "DDIM", "LCM")
+# of each sort of model one
+QUICK_MODELS = (("nine", "Euler a"), ("nine-xl", "DDIM"), ("xl", "Heun"))
+
+
+def quick_first(quick: tuple[str, ...]) -> list[Any]:
+    """All schedulers, those that are not quick as slow tests."""
+    return [
+        name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULERS
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def stock() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", quick_first(IMG2IMG))
 def test_img2img_is_bitwise_the_stock_call(
     stock: dict[str, Any], work: Callable[..., np.ndarray], name: str
 ) -> None:
@@ -68,7 +75,7 @@ def test_img2img_is_bitwise_the_stock_call(
         assert np.array_equal(ours, called(pipe, name, image=scene(), strength=strength)), strength
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", quick_first(INPAINTING))
 def test_inpainting_is_bitwise_the_stock_call(
     stock: dict[str, Any], work: Callable[..., np.ndarray], name: str
 ) -> None:
@@ -125,8 +132,16 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerContext]:
     bench.home.gallery.close()
 
 
-@pytest.mark.parametrize("name", ["Euler a", "Heun", "DDIM"])
-@pytest.mark.parametrize("model", ["nine", "nine-xl", "xl"])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (model, name)
+        if (model, name) in QUICK_MODELS
+        else pytest.param(model, name, marks=pytest.mark.slow)
+        for model in ("nine", "nine-xl", "xl")
+        for name in ("Euler a", "Heun", "DDIM")
+    ],
+)
 def test_other_models_are_bitwise_too(others: WorkerContext, model: str, name: str) -> None:
     folder, inside = others.settings.models / model, np.asarray(square()) > 0
     kind = (
@@ -167,7 +182,7 @@ def test_other_models_are_bitwise_too(others: WorkerContext, model: str, name: s
         )
 
 
-@pytest.mark.parametrize("model", ["nine", "nine-xl"])
+@pytest.mark.parametrize("model", ["nine", pytest.param("nine-xl", marks=pytest.mark.slow)])
 def test_a_model_made_for_inpainting_does_what_others_do(others: WorkerContext, model: str) -> None:
     """Without a mask, too: from noise and from a picture, in a second pass, in a fast sweep, step by step on a strip."""
     size = {"width": SIZE, "height": SIZE}

@@ -276,10 +276,10 @@ def theirs(pipe: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("model", "family", "kind"),
     [
-        ("pocket", "sd1", {}),
+        pytest.param("pocket", "sd1", {}, marks=pytest.mark.slow),
         pytest.param("pocket", "sd1", {"convs": True}, marks=pytest.mark.slow),
         ("toy-sdxl", "sdxl", {"convs": True}),
-        ("toy-sd2", "sd2", {"only": "text"}),
+        pytest.param("toy-sd2", "sd2", {"only": "text"}, marks=pytest.mark.slow),
     ],
 )
 def test_rank_32_alpha_8_is_a_quarter_everywhere(

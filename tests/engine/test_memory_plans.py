@@ -103,7 +103,10 @@ def build_request(model: str) -> GenerationRequest:
 # ---- equality -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [pytest.param(MODELS[0], marks=SLOW), *MODELS[1:]])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=SLOW if name in ("toy-sd1", "pocket") else ()) for name in MODELS],
+)
 def test_what_takes_turns_or_comes_layer_by_layer_is_the_same_picture(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
@@ -117,7 +120,7 @@ def test_what_takes_turns_or_comes_layer_by_layer_is_the_same_picture(
 
 
 @pytest.mark.parametrize(
-    "model", [*(pytest.param(name, marks=SLOW) for name in MODELS[:-1]), MODELS[-1]]
+    "model", [pytest.param(name, marks=() if name == "toy-sdxl" else SLOW) for name in MODELS]
 )
 def test_8_bits_are_another_picture_under_another_digest(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch, model: str
@@ -418,7 +421,7 @@ def test_shares_of_the_released_models() -> None:
             assert total <= held_bytes < 1.01 * total
 
 
-@pytest.mark.parametrize("setting", ["auto", "low"])
+@pytest.mark.parametrize("setting", ["auto", pytest.param("low", marks=SLOW)])
 def test_a_processor_that_just_holds_the_denoiser_paints(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:

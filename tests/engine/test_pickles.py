@@ -115,7 +115,10 @@ def write_hostile(folder: Path, proof: Path) -> dict[str, str]:
     }
 
 
-def test_formats_that_people_have(settings: Settings, folder: Path) -> None:
+def test_formats_that_people_have(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_pickles_here(monkeypatch)
     torch.save(make_a1111(), folder / "hands.pt")
     save_old_parameter_dict(folder / "old.pt")
     torch.save({"<birb>": VECTORS[0]}, folder / "learned_embeds.bin")

@@ -323,8 +323,22 @@ def test_a_longer_phase_makes_all_rows_long(bench: WorkerContext) -> None:
     assert torch.equal(painted(bench, plan, asked()), expected)
 
 
-@pytest.mark.parametrize("weights", [(1.0, 1.0), (1.0, -0.5), (0.7, 1.2), (0.5,)])
-@pytest.mark.parametrize("guidance", [GUIDANCE, 1.0])
+@pytest.mark.parametrize(
+    ("guidance", "weights"),
+    [
+        pytest.param(guidance, weights, marks=() if quick else pytest.mark.slow)
+        for guidance, weights, quick in (
+            (GUIDANCE, (1.0, 1.0), False),
+            (GUIDANCE, (1.0, -0.5), True),
+            (GUIDANCE, (0.7, 1.2), False),
+            (GUIDANCE, (0.5,), True),
+            (1.0, (1.0, 1.0), False),
+            (1.0, (1.0, -0.5), True),
+            (1.0, (0.7, 1.2), False),
+            (1.0, (0.5,), False),
+        )
+    ],
+)
 def test_and_adds_predictions(
     bench: WorkerContext, weights: tuple[float, ...], guidance: float
 ) -> None:
@@ -391,7 +405,16 @@ def rows_by_call(model: LoadedModel, trajectory: Trajectory) -> list[torch.Tenso
                 return rows
 
 
-@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+QUICK_SOLVERS = ("Euler", "Heun", "DPM2 a", "DPM++ 2S", "DPM++ SDE", "PLMS", "UniPC", "LCM")
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        pytest.param(name, marks=() if name in QUICK_SOLVERS else pytest.mark.slow)
+        for name in sorted(SCHEDULERS)
+    ],
+)
 def test_a_step_is_a_step(bench: WorkerContext, scheduler: str) -> None:
     """Solvers that ask twice within a step ask with the same prompt."""
     plan = plan_of(Branch(phases((0, RED), (STEPS, BLUE))))
@@ -421,7 +444,7 @@ def test_repainting_counts_from_the_first_step_that_runs(bench: WorkerContext) -
 # ---- together ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model_name", ["pocket", "toy-sdxl"])
+@pytest.mark.parametrize("model_name", [pytest.param("pocket", marks=pytest.mark.slow), "toy-sdxl"])
 def test_images_of_all_kinds_share_calls(bench: WorkerContext, model_name: str) -> None:
     """A scheduled prompt, a plain one, two branches and an unguided one, in one batch."""
     plain = plan_of(Branch(phases((STEPS, RED))))

@@ -39,7 +39,9 @@ def pipe() -> Any:
     return made_pipe
 
 
-@pytest.mark.parametrize(("scheduler", "eta"), [("DDIM", 0.6), ("TCD", 0.8)])
+@pytest.mark.parametrize(
+    ("scheduler", "eta"), [("DDIM", 0.6), pytest.param("TCD", 0.8, marks=pytest.mark.slow)]
+)
 def test_eta(bench: WorkerContext, pipe: Any, scheduler: str, eta: float) -> None:
     with_scheduler(pipe, Path(POCKET), scheduler)
     ours = made(bench, None, scheduler=scheduler, noise_schedule="Model default", eta=eta, **SIDES)
@@ -54,7 +56,7 @@ def test_eta(bench: WorkerContext, pipe: Any, scheduler: str, eta: float) -> Non
             {"s_churn": 3.0, "s_noise": 1.02, "s_tmin": 0.5, "s_tmax": 20.0},
             {"s_churn": 3.0, "s_noise": 1.02, "s_tmin": 0.5, "s_tmax": 20.0},
         ),
-        ("Euler", {"s_churn": 3.0}, {"s_churn": 3.0}),
+        pytest.param("Euler", {"s_churn": 3.0}, {"s_churn": 3.0}, marks=pytest.mark.slow),
         ("DPM++ SDE", {"s_noise": 0.9}, {"s_noise": 0.9}),
     ],
 )

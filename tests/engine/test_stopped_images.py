@@ -96,7 +96,9 @@ def test_nothing_is_kept_of_what_had_not_begun(bench: WorkerContext) -> None:
     assert stop_at(bench, 0)[-1].images == ()
 
 
-@pytest.mark.parametrize(("tile", "step"), [(0, STEPS + 2), (96, STEPS + 2)])
+@pytest.mark.parametrize(
+    ("tile", "step"), [pytest.param(0, STEPS + 2, marks=pytest.mark.slow), (96, STEPS + 2)]
+)
 def test_a_second_pass_is_kept_at_its_size(bench: WorkerContext, tile: int, step: int) -> None:
     hires = {"hires_scale": 2, "hires_tile": tile, "hires_strength": 0.5, "hires_steps": 8}
     (entry,) = stop_at(bench, step, **hires)[-1].images

@@ -105,7 +105,7 @@ def test_attention_token_by_token(bench: WorkerContext) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
+@pytest.mark.parametrize("model", [pytest.param("pocket", marks=pytest.mark.slow), "toy-sdxl"])
 def test_a_swap_that_never_holds_is_the_original(bench: WorkerContext, model: str) -> None:
     plain = (*words("a red"), *words("boat"), *words("by a lake"))
     request = asked(model)
@@ -114,7 +114,7 @@ def test_a_swap_that_never_holds_is_the_original(bench: WorkerContext, model: st
     assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
+@pytest.mark.parametrize("model", [pytest.param("pocket", marks=pytest.mark.slow), "toy-sdxl"])
 def test_a_swap_for_the_same_words_changes_nothing(bench: WorkerContext, model: str) -> None:
     plain = (*words("a red"), *words("boat"), *words("by a lake"))
     request = asked(model)

@@ -340,7 +340,7 @@ def test_trigger(caption: str, trigger: str, expected: str) -> None:
 # --- pixels and latents ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["pocket", "toy-sdxl"])
+@pytest.mark.parametrize("model", [pytest.param("pocket", marks=pytest.mark.slow), "toy-sdxl"])
 def test_latents_are_bitwise_the_stock_autoencoders(
     model: str, parts: dict[str, LoadedModel], items: list[TrainingImage]
 ) -> None:

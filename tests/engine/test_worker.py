@@ -108,8 +108,7 @@ def test_works_until_nobody_needs_it(settings: Settings, jobs: Jobs) -> None:
     unknown = jobs.submit("bake", {})
     nothing = jobs.submit("unload", {"models": []})
     freed = jobs.submit("unload", {"models": ["pocket"]})
-    worker = start(settings, "--linger", "0.1")
-    assert worker.wait(60) == 0
+    assert main(settings, idle_timeout=0.1) == 0
     job = jobs.get(made)
     assert job
     assert job.state == "done"

@@ -226,10 +226,17 @@ def test_the_gallery_is_made_again_from_its_files(
     home.close()
 
 
+TABLES = ("jobs", "gallery", "sweeps", "captions", "looks", "cache/vectors")
+
+
 @pytest.mark.parametrize(
-    "name", ["jobs", "gallery", "sweeps", "captions", "looks", "cache/vectors"]
+    ("damage", "name"),
+    [  # quick is every table twice, and every kind of damage
+        pytest.param(damage, name, marks=() if (k + n) % 3 == 0 else pytest.mark.slow)
+        for k, damage in enumerate(DAMAGES)
+        for n, name in enumerate(TABLES)
+    ],
 )
-@pytest.mark.parametrize("damage", DAMAGES)
 def test_every_table_of_a_home_opens_whatever_happened_to_it(
     settings: Settings, name: str, damage: Callable[[Path], None]
 ) -> None:

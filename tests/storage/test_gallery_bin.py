@@ -141,7 +141,9 @@ while True:
 
 
 @pytest.mark.parametrize("what", ["undo", "empty"])
-@pytest.mark.parametrize("pause", [0.0, 0.004, 0.02])
+@pytest.mark.parametrize(
+    "pause", [0.004, *(pytest.param(pause, marks=pytest.mark.slow) for pause in (0.0, 0.02))]
+)
 def test_kill_9_loses_nothing(home: Home, save: Save, what: str, pause: float) -> None:
     images = [save(seed=seed) for seed in range(12)]
     process = subprocess.Popen(

@@ -52,8 +52,18 @@ def name_hole(path: Path, shapes: Shapes, missing: str) -> str:
     return identify_file(write_weights(path, rest)).problem
 
 
-@pytest.mark.parametrize("rename", [dict, in_old_names, in_ldm_names])
-@pytest.mark.parametrize("build", [((32, 64, 64), 1, True), ((32,), 2, False)])
+SMALL, LARGE = ((32,), 2, False), ((32, 64, 64), 1, True)
+
+
+@pytest.mark.parametrize(
+    ("build", "rename"),
+    [
+        (LARGE, dict),
+        pytest.param(LARGE, in_old_names, marks=pytest.mark.slow),
+        pytest.param(LARGE, in_ldm_names, marks=pytest.mark.slow),
+        *((SMALL, rename) for rename in (dict, in_old_names, in_ldm_names)),
+    ],
+)
 def test_every_tensor_of_an_autoencoder_counts(
     tmp_path: Path,
     rename: Callable[[Tensors], Tensors],

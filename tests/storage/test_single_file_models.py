@@ -91,7 +91,9 @@ def explain(library: Library, name: str) -> str:
 # ---- what a header says ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind == "sdxl" else ()) for kind in REAL]
+)
 def test_configs_of_the_released_models(
     library: Library, home: Path, shapes: Header, kind: str
 ) -> None:

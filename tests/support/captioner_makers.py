@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from pathlib import Path
 
 import torch
@@ -63,8 +65,16 @@ def dataset(folder: Path, count: int, first: int = 0) -> list[Scene]:
     folder.mkdir(parents=True, exist_ok=True)
     made = scenes(count, first)
     for k, scene in enumerate(made):
-        Image.fromarray(render_scene(scene)).save(folder / f"{k:03}.png", compress_level=1)
+        (folder / f"{k:03}.png").write_bytes(draw(scene))
     return made
+
+
+@functools.cache
+def draw(scene: Scene) -> bytes:
+    """A scene as a file, drawn once: many tests have the same."""
+    file = io.BytesIO()
+    Image.fromarray(render_scene(scene)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def bert(folder: Path) -> BertTokenizer:

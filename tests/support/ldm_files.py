@@ -141,7 +141,7 @@ def make_toy_parts(kind: str, seed: int = 3, **changes: Any) -> dict[str, Any]:
     toy = TOYS[kind]
     parts: dict[str, Any] = {
         "unet": build(UNet2DConditionModel, toy["unet"] | changes, seed),
-        "vae": build(AutoencoderKL, vae_config(*TOY_VAE, toy["factor"]), seed),
+        "vae": make_toy_vae(kind, seed),
     }
     classes = (CLIPTextModel, CLIPTextModelWithProjection)
     for number, config in enumerate(toy["texts"]):
@@ -149,6 +149,11 @@ def make_toy_parts(kind: str, seed: int = 3, **changes: Any) -> dict[str, Any]:
         parts[f"text_encoder{ending}"] = build(classes[number], {"config": config}, seed)
         parts[f"tokenizer{ending}"] = make_tokenizer(PADDING[kind][number])
     return parts
+
+
+def make_toy_vae(kind: str, seed: int) -> AutoencoderKL:
+    """The autoencoder of such parts alone."""
+    return build(AutoencoderKL, vae_config(*TOY_VAE, TOYS[kind]["factor"]), seed)
 
 
 def make_empty_parts(kind: str) -> dict[str, Any]:
