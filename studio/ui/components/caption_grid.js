@@ -79,8 +79,9 @@ const paint = () => {
   const those = whole
     ? `all ${counted(shown, 'image')}`
     : `the ${counted(shown, 'image')} shown`;
+  const target = ticked.size === 1 ? 'it' : 'them';
   state.textContent = ticked.size
-    ? `${counted(ticked.size, 'image')} selected: actions apply to ${ticked.size === 1 ? 'it' : 'them'}`
+    ? `${counted(ticked.size, 'image')} selected: actions apply to ${target}`
     : `Nothing selected: actions apply to ${those}`;
   all.textContent = `select all ${shown.toLocaleString('en')}${whole ? '' : ' shown'}`;
   all.hidden = !shown;
@@ -151,7 +152,8 @@ const build = given => {
     send(card);
     walk(card, 1, 'textarea');
   });
-  card.tick = make('input', {type: 'checkbox', title: 'Shift: select everything since the last one'});
+  const help = 'Shift: select everything since the last one';
+  card.tick = make('input', {type: 'checkbox', title: help});
   card.tick.setAttribute('aria-label', `Select ${given.key}`);
   card.tick.addEventListener('click', event => range(card, event.shiftKey)); // Space clicks too
   card.tick.addEventListener('keydown', event => {

@@ -266,7 +266,8 @@ const press = (entry, event) => {
   else open(entry);
 };
 const build = entry => {
-  const box = make('input', {type: 'checkbox', title: 'Shift: select everything since the last one'});
+  const help = 'Shift: select everything since the last one';
+  const box = make('input', {type: 'checkbox', title: help});
   box.setAttribute('aria-label', `Select ${entry.title}`);
   box.addEventListener('click', event => {
     if (event.shiftKey) range(entry.key, box.checked);
