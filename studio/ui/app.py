@@ -324,6 +324,11 @@ def build_theme() -> Any:
         button_secondary_border_color=line,
         checkbox_border_color="*neutral_300",
         checkbox_label_border_color_selected="*primary_500",
+        # White on the theme's own is 4.47 : 1, and its labels are 4.0 : 1; WCAG asks for 4.5.
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        checkbox_label_background_fill_selected="*primary_600",
+        block_label_text_color="*primary_700",
         input_border_color_focus="*primary_400",
     )
 

@@ -257,7 +257,7 @@ def test_one_that_is_refused_is_named_and_all_refused_is_the_end(
     told = {one["file"]: one["error"] for one in result["failed"]}
     assert set(told) == {"1.png", "2.png", "3.png", "4.png"}
     assert "400 (unsafe)" in told["1.png"]
-    assert "said nothing" in told["2.png"]
+    assert "returned no caption" in told["2.png"]
     assert texts(bench) == {"0": "shade 0", "5": "shade 5"}
     assert server.times == dict.fromkeys(range(6), 1)
     server.behave = lambda colour, nth: (400, {}, b'{"error": "no model seer"}')

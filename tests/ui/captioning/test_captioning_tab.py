@@ -72,7 +72,7 @@ def test_tokens_are_counted_as_the_chosen_model_reads_them(
     few = {"max_tokens": 20}
     assert "long" not in tab.edit_tools.check_captions(page(tab, **few), by(OWNER))
     shown = tab.edit_tools.choose_token_model(page(tab, token_model="pocket", **few), by(OWNER))
-    assert "tokens; 20 are read" in shown[tab.edit_tools.findings]
+    assert "tokens, of which 20 are read" in shown[tab.edit_tools.findings]
     dropdown = tab.edit_tools.show_token_model(page(tab), by(OWNER))
     assert [name for _, name in dropdown.choices] == ["", "pocket"]
     assert dropdown.value == "pocket"

@@ -116,7 +116,7 @@ def test_a_model_made_for_inpainting_is_not_offered_and_refused_in_words(desk: S
         tab = TrainingTab(desk)
     assert [name for name, _ in tab.form["model"].choices] == ["pocket"]
     typed = {**tab.form.fill(config()), tab.form["model"]: "nine"}
-    assert "nine is made for inpainting" in tab._render_plan(typed, OWNER)
+    assert "the inpainting model nine" in tab._render_plan(typed, OWNER)
 
 
 def test_a_guest_sees_and_changes_only_own_runs(tab: TrainingTab, desk: Services, by: Any) -> None:
