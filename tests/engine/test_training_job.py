@@ -376,7 +376,7 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
         "Reading the images",
         "Loading the model",
         "Encoding the images",
-        "Trying a few steps",
+        "Measuring a few steps",
         "Validating",
         "Generating samples of step 0",
         "Training",

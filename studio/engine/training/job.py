@@ -270,7 +270,7 @@ def _measure_cost(
     """Measure what a step takes, and note it in the run. Raises OutOfMemory if it does not fit."""
 
     def report_try() -> None:
-        report(Progress(0, trainer.total_steps, "Trying a few steps"))
+        report(Progress(0, trainer.total_steps, "Measuring a few steps"))
 
     report_try()
     cost = memory_probe.measure_cost(trainer, lambda: context.pipelines.free_bytes, report_try)
