@@ -31,7 +31,7 @@ IMAGE_TABS = {"img2img": "img2img", "Inpaint": "inpaint"}
 TAB_PARTS = {
     "Upscale": ("#upscale-image", "#upscale-start", "#upscale-upscaler", "#upscale-scale"),
     "Sweep": ("#sweep-prompt", "#axis-1-field", "#sweep-run", "#sweep-stop", "#sweep-grid"),
-    "Captions": ("#caption-dataset", "#caption-captioner", "#caption-start", "#album-cards"),
+    "Captions": ("#caption-dataset", "#caption-captioner", "#caption-start", "#album-note"),
     "Training": (
         "#train-preset",
         "#training-dataset",
