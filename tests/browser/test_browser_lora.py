@@ -321,4 +321,4 @@ def test_a_guest_chooses_but_adds_no_file(studio: Studio, visit: Callable[..., P
         data={"fn_index": taken, "data": ["", "", "", False, None, 0], "session_hash": "guest"},
     )
     assert answer.status == 500
-    assert "only the owner of this studio" in answer.json()["error"]
+    assert "only possible for the owner of this studio" in answer.json()["error"]
