@@ -83,7 +83,9 @@ def test_a_picture_downloaded_as_a_jpeg(
     ask(page, prompt="a red ball", steps=2, seed=11, width=64, height=64)
     state(page, "done")
     block = page.locator("#export")
+    block.scroll_into_view_if_needed()  # below the settings, in the pane's own scroll
     expect(block).to_be_in_viewport(ratio=0.9)
+    expect(page.locator("#generate")).to_be_in_viewport()
     shot(page, "export-closed")
     open_block(page, "export")
     page.locator("#export-make").click()
