@@ -327,6 +327,7 @@ def build_theme() -> Any:
         # White on the theme's own is 4.47 : 1, and its labels are 4.0 : 1; WCAG asks for 4.5.
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_700",
         checkbox_label_background_fill_selected="*primary_600",
         block_label_text_color="*primary_700",
         input_border_color_focus="*primary_400",
