@@ -566,7 +566,7 @@ def test_card_and_export(settings: Settings, tmp_path: Path) -> None:
         text = zipped.read("README.md").decode()
         assert "<b>" not in text
         assert "brought \\| &lt;b&gt;" in text
-        assert "**not said**: 3" in text
+        assert "**not stated**: 3" in text
         assert json.loads(zipped.read("card.json"))["files"][0] == first
     again = albums.import_files("back", [(out, "sky.zip")])
     assert sorted(name for name, _ in again.skipped) == ["README.md", "card.json", "metadata.jsonl"]
