@@ -1,11 +1,20 @@
 // What the whole page does with keys. Knows: gradio's text and number fields. Does not know: what
 // any of them means.
 
-// Ctrl + Enter presses the main button of the tab in view.
-addEventListener('keydown', event => {
-  if (!(event.ctrlKey || event.metaKey) || event.key !== 'Enter') return;
-  [...document.querySelectorAll('.on-ctrl-enter')].find(button => button.offsetParent)?.click();
-});
+// Ctrl + Enter presses the main button of the tab in view, and nothing else: gradio's checkboxes
+// would take it for Enter, and be unticked.
+addEventListener(
+  'keydown',
+  event => {
+    if (!(event.ctrlKey || event.metaKey) || event.key !== 'Enter') return;
+    const buttons = [...document.querySelectorAll('.on-ctrl-enter')];
+    const main = buttons.find(button => button.offsetParent);
+    if (!main) return;
+    event.stopPropagation();
+    main.click();
+  },
+  true,
+);
 
 // gradio looks through its whole page for every value that a handler reads, at every letter: where
 // a form has sixty, a third of a second. So it hears of typed text after a short pause, when the
