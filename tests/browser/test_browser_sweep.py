@@ -219,7 +219,7 @@ def test_nonsense_is_refused_in_words(shared: Studio, visit: Callable[..., Page]
     plan_says(page, 2)
     assert page.title() == "Studio"
     page.locator("#axis-add").click()
-    expect(page.locator("#sweep-plan .faults")).to_contain_text("Axis 2: choose what varies")
+    expect(page.locator("#sweep-plan .faults")).to_contain_text("Axis 2: choose a setting")
     page.locator("#axis-2-remove").click()
     plan_says(page, 2)
 
