@@ -190,7 +190,7 @@ def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> N
     expect(page.locator("#gallery-about")).to_contain_text("teal lantern")
     shot(page, "gallery")
     page.locator("#gallery-bin").click()
-    expect(page.locator("#gallery-count")).to_contain_text("Nothing matches")
+    expect(page.locator("#gallery-count")).to_contain_text("No images match")
     page.locator("#gallery-search input").fill("")
     page.locator("#gallery-grid .images-tile").first.click()
     page.locator("#send-gallery-txt2img").click()
