@@ -181,7 +181,10 @@ def test_two_browsers_never_block_each_other(shared: Studio, visit: Callable[...
 @pytest.mark.slow
 def test_gallery_presets_models(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
+    ask(page, prompt="a red ball", steps=2, seed=76)
+    state(page, "done")
     ask(page, prompt="a teal lantern", steps=3, seed=77)
+    expect(page.locator("#about")).to_contain_text("a teal lantern")
     state(page, "done")
     page.get_by_role("tab", name="Gallery", exact=True).click()
     page.locator("#gallery-search input").fill("teal lantern")
