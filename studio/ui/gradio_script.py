@@ -4,8 +4,8 @@ Knows: two functions of that script, character by character, and the file that h
 know: the page, its tabs; how the file is served (ui/private_gradio.py).
 
 gradio 6 keeps a page's components as a tree, and walks it for each component that an event reads
-or changes: a press that fills a form of a hundred fields took 34 s of a page with 1,200 components
-(`python -m tests.bench weight`). While the page is built, it looks through all events for each
+or changes: a press that fills a form of a hundred fields took 30 s of a page with 1,200 components
+(`python -m tests.bench press`). While the page is built, it looks through all events for each
 component. Here both are looked up in a map. Of another version of gradio, in which the functions
 read otherwise, nothing is changed: the page is the same and slow.
 """

@@ -16,6 +16,7 @@ python -m tests.bench gpu [--toy]                 what only a card can tell, in 
 python -m tests.bench page                        the page's start, and in Chromium, against a hello-world gradio app
 python -m tests.bench weight [--runs 3]           what the page costs a browser, against hello world: work, requests, tabs
                              [--against PATH]     and against another checkout of the studio
+python -m tests.bench press [--runs 3]            a press that fills the training form, and with gradio's own script
 python -m tests.bench guests [--seconds 180]      20 clients, two of them misbehaving: what the owner notices
 """
 
@@ -41,7 +42,7 @@ from tests.bench.pictures import pictures
 from tests.bench.single_files import single_files
 from tests.bench.sweeps import bound, sweeps
 from tests.bench.training import training
-from tests.bench.weight import weight
+from tests.bench.weight import press, weight
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -64,6 +65,7 @@ def main() -> None:
         "latency": latency,
         "page": page,
         "weight": weight,
+        "press": press,
         "guests": guests,
         "gpu": gpu,
         "files": single_files,

@@ -101,6 +101,62 @@ def weigh(
     return figures
 
 
+def press(flags: argparse.Namespace) -> None:
+    """Print what a press that fills the training form costs the page, and with gradio's own script."""
+    from studio.ui.gradio_script import ASSETS_FOLDER, build_script
+
+    chromium, built = find_chromium(), build_script()
+    if not chromium or not built:
+        raise SystemExit("needs Chromium, and the gradio whose script is known")
+    own = (ASSETS_FOLDER / built[0]).read_text("utf-8")
+    spent: dict[str, list[float]] = {"looked up": [], "gradio's own": []}
+    with served("studio", flags.device) as (_process, address, _took):
+        time.sleep(8)
+        for _ in range(flags.runs):
+            for name, seconds in spent.items():
+                seconds.append(weigh_press(chromium, address, own if "own" in name else ""))
+    print(
+        f"press: main thread of a press that fills the training form, medians of {flags.runs} runs"
+    )
+    for name, seconds in spent.items():
+        print(f"  {name:16s} {statistics.median(seconds):6.2f} s")
+
+
+def weigh_press(chromium: str, address: str, script: str) -> float:
+    """Return the main thread's seconds; `script` stands in for the core script that is served."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(180_000)
+        if script:
+            page.route(
+                "**/assets/core-*.js",
+                lambda route: route.fulfill(body=script, content_type="text/javascript"),
+            )
+        meter = page.context.new_cdp_session(page)
+        meter.send("Performance.enable")
+        page.goto(address)
+        page.wait_for_selector("button.primary")
+        wait_until(page, READY)
+        page.get_by_role("tab", name="Training", exact=True).click()
+        button = page.get_by_role("button", name="The Moon, in a few minutes")
+        button.wait_for()
+        page.wait_for_timeout(1500)
+        page.evaluate(QUIET)
+        before = read_meters(meter)["TaskDuration"]
+        button.click()
+        page.locator("#train-pictures .dataset").wait_for()
+        page.wait_for_timeout(1500)
+        page.evaluate(QUIET)
+        spent = read_meters(meter)["TaskDuration"] - before
+        browser.close()
+    return spent
+
+
 def weigh_letters(page: Any, meter: Any, tabs: dict[str, list[float]]) -> None:
     box = page.locator("#txt2img-prompt textarea")
     box.click()
