@@ -22,7 +22,6 @@ __all__ = [
     "CostEstimate",
     "ModelTimings",
     "compute_peak_pixels",
-    "count_unet_rows",
     "estimate_cost",
     "get_first_pass_size",
     "get_text_encoder_loras",

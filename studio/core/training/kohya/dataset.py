@@ -15,7 +15,7 @@ from studio.core.families.registry import FAMILIES
 from studio.core.generation.prompts.dialects import plan_prompt
 from studio.core.training.config import Precision
 from studio.core.training.kohya.parser import parse_folder_name
-from studio.core.training.kohya.reader import KohyaReader
+from studio.core.training.kohya.reader import KOHYA_DEFAULT, KohyaReader
 from studio.errors import InvalidSpec
 
 PRECISIONS: dict[str, Precision] = {
@@ -28,7 +28,6 @@ _WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt")
 # The flags that kohya allows after a sample prompt: --n, --w, --h, --d, --l, --s.
 _PROMPT_FLAGS = re.compile(r"\s--\w+(?:\s.*)?$")
 _UNSAFE_CHARACTERS = re.compile(r'[/\\:*?"<>|\x00-\x1f]+')
-_KOHYA_DEFAULT = "not in the file: kohya's default"
 _SAVE_PRECISIONS = {"fp16": "float16", "bf16": "bfloat16", "float": "float32"}
 
 
@@ -190,7 +189,7 @@ def read_batch_settings(reader: KohyaReader) -> None:
 def _read_precisions(reader: KohyaReader) -> None:
     precision = reader.read_text("mixed_precision").casefold()
     if precision in PRECISIONS:
-        detail = "" if precision else _KOHYA_DEFAULT
+        detail = "" if precision else KOHYA_DEFAULT
         reader.set_field("mixed_precision", "precision", PRECISIONS[precision], detail)
     else:
         reader.add_fault("mixed_precision", "must be no, fp16 or bf16", precision)
@@ -322,7 +321,7 @@ def _set_bucket_side(
 ) -> None:
     detail = ""
     if side is None:
-        detail = _KOHYA_DEFAULT
+        detail = KOHYA_DEFAULT
     elif side != rounded_side:
         detail = f"rounded, because {side} is not a multiple of the step"
     reader.set_field(key, field, rounded_side, detail)

@@ -15,10 +15,8 @@ import re
 from studio.core.families.family import FamilyName
 from studio.core.families.registry import FAMILIES
 from studio.core.training.kohya import lycoris
-from studio.core.training.kohya.reader import KohyaReader
+from studio.core.training.kohya.reader import KOHYA_DEFAULT, KohyaReader
 from studio.core.training.lora_targets import LOCON_TARGETS
-
-_KOHYA_DEFAULT = "not in the file: kohya's default"
 
 
 def detect_family(reader: KohyaReader, file_name: str) -> FamilyName | None:
@@ -80,7 +78,7 @@ def read_length(reader: KohyaReader) -> None:
             )
     else:
         steps = max_steps or 1600
-        reader.set_field("max_train_steps", "steps", steps, "" if max_steps else _KOHYA_DEFAULT)
+        reader.set_field("max_train_steps", "steps", steps, "" if max_steps else KOHYA_DEFAULT)
         if gui_epochs is not None:
             reader.add_notice(
                 "conflicting",
@@ -122,12 +120,12 @@ def read_network(reader: KohyaReader) -> None:
     arguments = reader.read_arguments("network_args")
     rank = reader.read_integer("network_dim")
     if rank is None:
-        reader.set_field("network_dim", "rank", 4, _KOHYA_DEFAULT)
+        reader.set_field("network_dim", "rank", 4, KOHYA_DEFAULT)
     else:
         reader.set_field("network_dim", "rank", rank)
     alpha = reader.read_number("network_alpha")
     if alpha is None:
-        reader.set_field("network_alpha", "alpha", 1.0, _KOHYA_DEFAULT)
+        reader.set_field("network_alpha", "alpha", 1.0, KOHYA_DEFAULT)
     elif alpha == 0:
         reader.add_notice("taken", "network_alpha", "0 means the rank.")
     else:

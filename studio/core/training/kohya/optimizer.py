@@ -10,7 +10,7 @@ Adafactor: arXiv:1804.04235; its relative step as in transformers.optimization.A
 from __future__ import annotations
 
 from studio.core.training.config import ADAFACTOR_RELATIVE_STEP, LRSchedule, Optimizer
-from studio.core.training.kohya.reader import KohyaReader
+from studio.core.training.kohya.reader import KOHYA_DEFAULT, KohyaReader
 
 LR_SCHEDULES: dict[str, LRSchedule] = {
     "constant": "constant",
@@ -29,7 +29,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 _RATE_KEYS = ("learning_rate", "unet_lr", "text_encoder_lr")
 _PART_FIELDS = {"unet_lr": "train_unet", "text_encoder_lr": "train_text_encoder"}
-_KOHYA_DEFAULT = "not in the file: kohya's default"
 
 
 def read_optimizer(reader: KohyaReader) -> None:
@@ -56,7 +55,7 @@ def read_optimizer(reader: KohyaReader) -> None:
     elif not relative_step:
         detail = ""
         if not name:
-            detail = _KOHYA_DEFAULT
+            detail = KOHYA_DEFAULT
         elif "paged" in name.casefold():
             detail = "without paging of its memory"
         reader.set_field("optimizer_type", "optimizer", optimizer, detail)
@@ -173,7 +172,7 @@ def _read_learning_rates(reader: KohyaReader, relative_step: bool) -> None:
         reader.mark_unresolved("learning_rate", sources[main_key], "at 0 nothing is learned.")
         return
     is_default = part_lrs[main_key] is None and base_lr is None
-    detail = _KOHYA_DEFAULT if is_default else ""
+    detail = KOHYA_DEFAULT if is_default else ""
     reader.set_field(sources[main_key], "learning_rate", main_lr, detail)
     if len(trained_keys) > 1:
         encoder_key = trained_keys[1]

@@ -27,6 +27,7 @@ KNOWN_KEYS = {*INERT_KEYS, *UNSUPPORTED_KEYS, *OTHER_FAMILY_KEYS, *DEPENDENT_KEY
 MAX_TEXT_CHARACTERS = 100_000  # of one text
 MAX_FAULTS = 50
 MAX_NUMBER = 1e15
+KOHYA_DEFAULT = "not in the file: kohya's default"  # of a value that no key gives
 
 
 class Notice(Spec):
