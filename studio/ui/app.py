@@ -37,7 +37,7 @@ from studio.ui.private_gradio import (
     serve_quick_script,
     set_queue_poll_seconds,
 )
-from studio.ui.tab import Tab
+from studio.ui.tab import Handoff, Tab
 from studio.ui.tabs import gallery, img2img, inpaint, models, queue, txt2img, upscale
 from studio.ui.tabs.captioning import tab as captioning
 from studio.ui.tabs.sweep import tab as sweep
@@ -118,8 +118,8 @@ def _wire_tabs(
         if target.upscale_image and source is not target:
             _add_send_button(services, source, target, **place, purpose="upscale")
     for source, target in product(tabs, tabs):
-        if source.handoff and target.id in source.handoff_targets:
-            _wire_handover_buttons(source, target, tab_bar, loaded_states[target.id])
+        if source.handoff and target.id in source.handoff.targets:
+            _wire_handover_buttons(source.handoff, target, tab_bar, loaded_states[target.id])
 
 
 def _wire_first_tab(page: gr.Blocks, tab: Tab) -> None:
@@ -258,22 +258,20 @@ def _add_send_button(
 
 
 def _wire_handover_buttons(
-    source: Tab, target: Tab, tab_bar: gr.Tabs, loaded_state: gr.State
+    handoff: Handoff, target: Tab, tab_bar: gr.Tabs, loaded_state: gr.State
 ) -> None:
     """Wire the buttons in a block of one tab that go to another with something in hand."""
-    assert source.handoff
-    block, build_handoff = source.handoff
 
     def go(is_loaded: bool, event: gr.EventData, request: gr.Request) -> Updates:
         visitor = visitor_from_request(request)
-        handoff = build_handoff(event, visitor)
-        if handoff is None or handoff[0] != target.id:
+        place, content = handoff.build(event, visitor) or ("", None)
+        if place != target.id:
             return {tab_bar: gr.skip()}
-        if isinstance(handoff[1], dict) and target.receive_fields:
+        if isinstance(content, dict) and target.receive_fields:
             with report_errors():
-                updates = target.receive_fields(handoff[1], visitor)
+                updates = target.receive_fields(content, visitor)
         elif target.load_request:
-            updates = target.load_request(handoff[1], visitor)
+            updates = target.load_request(content, visitor)
         else:
             return {tab_bar: gr.skip()}
         return {
@@ -282,7 +280,7 @@ def _wire_handover_buttons(
             tab_bar: gr.Tabs(selected=target.id),
         }
 
-    block.click(go, loaded_state, [tab_bar, loaded_state, *target.outputs], **EVENT_OPTIONS)
+    handoff.block.click(go, loaded_state, [tab_bar, loaded_state, *target.outputs], **EVENT_OPTIONS)
 
 
 def build_theme() -> Any:

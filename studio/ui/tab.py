@@ -20,6 +20,21 @@ from studio.ui.events import Updates
 from studio.ui.form import Form
 
 
+@dataclass(frozen=True)
+class Handoff:
+    """What buttons in a block of a tab hand to other tabs.
+
+    Attributes:
+        block: The block with the buttons.
+        build: Says which tab gets what; None for a press that hands nothing over.
+        targets: The ids of the tabs that may get something: each costs an event a press.
+    """
+
+    block: Any
+    build: Callable[[gr.EventData, Visitor], tuple[str, Any] | None]
+    targets: tuple[str, ...]
+
+
 @dataclass
 class Tab:
     """What a built tab is to the others.
@@ -37,7 +52,6 @@ class Tab:
         redraw_image: Shows an image that is to be painted again, larger.
         upscale_image: Shows an image that is to be made larger as it is.
         handoff: A block whose buttons hand something over, and which tab gets what.
-        handoff_targets: The ids of the tabs that may get something: each costs an event a press.
         outputs: What `on_open` and `load_request` change.
         form_outputs: What `receive_image`, `redraw_image` and `upscale_image` change.
         source_image: The image that it works on: its own results can be worked on again.
@@ -57,8 +71,7 @@ class Tab:
     receive_fields: Callable[[dict[str, Any], Visitor], Updates] | None = None
     redraw_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
     upscale_image: Callable[[GeneratedImage, Visitor], Updates] | None = None
-    handoff: tuple[Any, Callable[[gr.EventData, Visitor], tuple[str, Any] | None]] | None = None
-    handoff_targets: tuple[str, ...] = ()
+    handoff: Handoff | None = None
     outputs: list[Any] = field(default_factory=list)
     form_outputs: list[Any] = field(default_factory=list)
     source_image: gr.State | None = None

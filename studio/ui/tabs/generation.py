@@ -50,7 +50,7 @@ from studio.ui.events import (
 )
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
-from studio.ui.tab import Tab
+from studio.ui.tab import Handoff, Tab
 from studio.ui.views.images import describe_estimate
 
 MODEL_SIZE_LABEL = "Model default"
@@ -889,11 +889,10 @@ class GenerationTab:
             send_row=self.result_panel.send_row,
             on_open=self.on_open,
             handoff=(
-                (self.recipe_import.panel, self.recipe_import.build_handoff)
+                Handoff(self.recipe_import.panel, self.recipe_import.build_handoff, ("sweep",))
                 if self.HANDS_RECIPES_OVER
                 else None
             ),
-            handoff_targets=("sweep",),
             load_request=self.load_request,
             receive_fields=self.receive_fields,
             receive_image=self.receive_image,

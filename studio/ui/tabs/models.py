@@ -40,7 +40,7 @@ from studio.ui.events import (
 )
 from studio.ui.form import single_file
 from studio.ui.private_gradio import event_payload
-from studio.ui.tab import Tab
+from studio.ui.tab import Handoff, Tab
 from studio.ui.views.models import LibraryPage, render_library
 from studio.ui.views.templates import render_outcome
 
@@ -394,6 +394,7 @@ class ModelsTab:
 def build(services: Services) -> Tab:
     """Lay the tab out inside the Blocks that is being built."""
     tab = ModelsTab(services)
+    places = dict.fromkeys(place for place, _field in FIELD_BY_KIND.values())
     return Tab(
         on_open=tab.on_open,
         outputs=[
@@ -409,6 +410,5 @@ def build(services: Services) -> Tab:
             *tab.download_bar.outputs,
             *tab.first_steps.outputs,
         ],
-        handoff=(tab.cards, tab.hand_over),
-        handoff_targets=tuple(dict.fromkeys(place for place, _field in FIELD_BY_KIND.values())),
+        handoff=Handoff(tab.cards, tab.hand_over, tuple(places)),
     )

@@ -33,7 +33,7 @@ from studio.ui.events import (
 )
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
-from studio.ui.tab import Tab
+from studio.ui.tab import Handoff, Tab
 from studio.ui.tabs.captioning.browser import DatasetBrowser, guess_trigger
 from studio.ui.tabs.captioning.captioner import CaptionerPanel
 from studio.ui.tabs.captioning.dataset_names import (
@@ -405,6 +405,5 @@ def build(services: Services) -> Tab:
         on_open=tab.on_open,
         outputs=tab.outputs,
         has_text_input=True,
-        handoff=(tab.actions, tab.build_handoff),
-        handoff_targets=("training",),
+        handoff=Handoff(tab.actions, tab.build_handoff, ("training",)),
     )

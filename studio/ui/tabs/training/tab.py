@@ -35,7 +35,7 @@ from studio.ui.events import (
 )
 from studio.ui.form import Form
 from studio.ui.private_gradio import event_payload
-from studio.ui.tab import Tab
+from studio.ui.tab import Handoff, Tab
 from studio.ui.tabs.training import advanced, carried, plan
 from studio.ui.tabs.training.run import RunView, error_sentences, run_state
 from studio.ui.views import sweep, training
@@ -661,6 +661,5 @@ def build(services: Services) -> Tab:
         outputs=tab.outputs,
         has_text_input=True,
         load_request=tab.load_request,
-        handoff=(tab.view.files, tab.view.build_handoff),
-        handoff_targets=("txt2img", "sweep"),
+        handoff=Handoff(tab.view.files, tab.view.build_handoff, ("txt2img", "sweep")),
     )
