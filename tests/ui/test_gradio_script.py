@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from pathlib import Path
 
 import gradio as gr
 import httpx
-import pytest
 
 from studio.ui.gradio_script import (
     CHANGES,
@@ -20,6 +17,7 @@ from studio.ui.gradio_script import (
     build_script,
 )
 from studio.ui.private_gradio import serve_quick_script
+from support.node import run_node
 
 # Both versions over the same random trees and events: every id, some that are nowhere, some twice;
 # a tree laid out anew, and a part of it replaced.
@@ -65,16 +63,7 @@ console.log(JSON.stringify({compared, hits}));"""
 
 
 def test_nodes_and_events_are_the_same() -> None:
-    driver = pytest.importorskip("playwright._impl._driver")
-    answer = subprocess.run(
-        [driver.compute_driver_executable()[0], "-e", COMPARE],
-        input=json.dumps([FIND_NODE, FIND_EVENTS]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
+    found = run_node(COMPARE, [FIND_NODE, FIND_EVENTS])
     assert found["compared"] == 200 * (3 * 66 + 22)
     assert 0 < found["hits"] < found["compared"]
 

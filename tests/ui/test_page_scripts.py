@@ -5,17 +5,14 @@ gradio says of a script that cannot be read only in the browser's console, and t
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
-
-import pytest
 
 from studio.services.submission import Services
 from studio.settings import load
 from studio.storage.home import Home
 from studio.ui import page_html
 from studio.ui.app import build_page
+from support.node import run_node
 
 # In gradio's page: the arguments of the function whose body `js_on_load` is, as in its HTML block.
 CHECK = """const scripts = JSON.parse(require('fs').readFileSync(0, 'utf-8'));
@@ -33,12 +30,7 @@ console.log(JSON.stringify(faults));"""
 
 def find_faults(scripts: list[tuple[str, str, str]]) -> list[str]:
     """Return the faults of scripts given as (name, "body" or "function", JavaScript)."""
-    driver = pytest.importorskip("playwright._impl._driver")
-    node = driver.compute_driver_executable()[0]
-    answer = subprocess.run(
-        [node, "-e", CHECK], input=json.dumps(scripts), capture_output=True, text=True, check=True
-    )
-    return list(json.loads(answer.stdout))
+    return list(run_node(CHECK, scripts))
 
 
 def test_every_script_can_be_read(tmp_path: Path) -> None:
