@@ -24,6 +24,7 @@ HELLO = (
 )
 QUIET = """() => new Promise(done => { let last = performance.now(), calm = 0; const look = () => { const now = performance.now();
   calm = now - last < 60 ? calm + 1 : 0; last = now; calm > 20 ? done() : setTimeout(look, 20); }; look(); })"""
+READY = "document.querySelector('#estimate')?.innerText"
 TYPED = "a rather long name"
 IDLE = 10.0  # seconds for which nobody asks for anything
 
@@ -113,43 +114,59 @@ def served(name: str, device: str, checkout: str = "") -> Iterator[tuple[int, st
 
 def _looked_at(chromium: str, address: str, ours: bool) -> tuple[float, list[float]]:
     """Seconds until nothing moves any more, and milliseconds of a typed letter."""
+    with opened_browser(chromium) as browser:
+        view = browser.new_page()
+        began = time.perf_counter()
+        settle(view, address, ours)
+        took, letters = time.perf_counter() - began, []
+        if ours:
+            view.get_by_role("tab", name="Training", exact=True).click()
+            wait_until(view, "document.querySelector('#tab-training')?.inert === false")
+            view.evaluate(QUIET)
+            meter = open_meter(view)
+            box = view.locator("#training-name").locator("input, textarea").first
+            box.click()
+            before = read_meters(meter)["TaskDuration"]
+            box.press_sequentially(TYPED, delay=80)
+            view.wait_for_timeout(1500)
+            spent = read_meters(meter)["TaskDuration"] - before
+            letters = [spent / len(TYPED) * 1000]
+    return took, letters
+
+
+@contextlib.contextmanager
+def opened_browser(chromium: str) -> Iterator[Any]:
+    """A Chromium for as long as it is looked through."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        view = browser.new_page()
-        began = time.perf_counter()
-        view.goto(address)
-        view.wait_for_selector("button.primary")
-        if ours:
-            wait_until(view, "document.querySelector('#estimate')?.innerText")
-        view.evaluate(QUIET)
-        took, letters = time.perf_counter() - began, []
-        if ours:
-            view.get_by_role("tab", name="Training", exact=True).click()
-            wait_until(view, "document.querySelector('#tab-training')?.inert === false")
-            view.evaluate(QUIET)
-            meter = view.context.new_cdp_session(view)
-            meter.send("Performance.enable")
-            box = view.locator("#training-name").locator("input, textarea").first
-            box.click()
-            before = _busy(meter)
-            box.press_sequentially(TYPED, delay=80)
-            view.wait_for_timeout(1500)
-            letters = [(_busy(meter) - before) / len(TYPED) * 1000]
+        yield browser
         browser.close()
-    return took, letters
 
 
-def _busy(meter: Any) -> float:
-    """Seconds of work on the page's main thread so far."""
-    return next(
-        float(one["value"])
-        for one in meter.send("Performance.getMetrics")["metrics"]
-        if one["name"] == "TaskDuration"
-    )
+def settle(view: Any, address: str, ours: bool) -> None:
+    """Open a page, and wait until it can be used and nothing moves any more."""
+    view.goto(address)
+    view.wait_for_selector("button.primary")
+    if ours:
+        wait_until(view, READY)
+    view.evaluate(QUIET)
+
+
+def open_meter(view: Any) -> Any:
+    """What Chromium counts for a page from now on."""
+    meter = view.context.new_cdp_session(view)
+    meter.send("Performance.enable")
+    return meter
+
+
+def read_meters(meter: Any) -> dict[str, float]:
+    """Chromium's figures by their names; of times, the seconds so far."""
+    metrics = meter.send("Performance.getMetrics")["metrics"]
+    return {metric["name"]: float(metric["value"]) for metric in metrics}
 
 
 def wait_until(view: Any, expression: str) -> None:

@@ -8,19 +8,17 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from tests.bench.page import QUIET, TYPED, find_chromium, served, wait_until
-
-TABS = (
-    "img2img",
-    "Inpaint",
-    "Upscale",
-    "Sweep",
-    "Captions",
-    "Training",
-    "Gallery",
-    "Models",
-    "Queue",
+from tests.bench.page import (
+    QUIET,
+    TYPED,
+    find_chromium,
+    open_meter,
+    opened_browser,
+    read_meters,
+    served,
+    settle,
 )
+
 # What Chromium counts for a page: (its name for it, ours).
 METERS = (
     ("TaskDuration", "main thread, s"),
@@ -28,7 +26,6 @@ METERS = (
     ("RecalcStyleDuration", "of it styles, s"),
     ("LayoutDuration", "of it layout, s"),
 )
-READY = "document.querySelector('#estimate')?.innerText"
 
 
 def weight(flags: argparse.Namespace) -> None:
@@ -67,25 +64,15 @@ def weigh(
     chromium: str, address: str, is_ours: bool, tabs: dict[str, list[float]]
 ) -> dict[str, float]:
     """Return what a page has cost when it has settled; and of ours, add what its tabs cost."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with opened_browser(chromium) as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         requests: list[str] = []
         sizes: list[float] = []
         page.on("request", lambda request: requests.append(request.url))
-        meter = page.context.new_cdp_session(page)
-        meter.send("Performance.enable")
+        meter = open_meter(page)
         meter.send("Network.enable")
         meter.on("Network.dataReceived", lambda event: sizes.append(event["dataLength"]))
-        page.goto(address)
-        page.wait_for_selector("button.primary")
-        if is_ours:
-            wait_until(page, READY)
-        page.evaluate(QUIET)
+        settle(page, address, is_ours)
         figures = {"renderer, s": read_renderer_seconds(browser)}
         read = read_meters(meter)
         figures |= {ours: read[theirs] for theirs, ours in METERS}
@@ -97,7 +84,6 @@ def weigh(
         if is_ours:
             weigh_letters(page, meter, tabs)
             weigh_tabs(page, meter, tabs)
-        browser.close()
     return figures
 
 
@@ -109,12 +95,13 @@ def press(flags: argparse.Namespace) -> None:
     if not chromium or not built:
         raise SystemExit("needs Chromium, and the gradio whose script is known")
     own = (ASSETS_FOLDER / built[0]).read_text("utf-8")
-    spent: dict[str, list[float]] = {"looked up": [], "gradio's own": []}
+    scripts = {"looked up": "", "gradio's own": own}
+    spent: dict[str, list[float]] = {name: [] for name in scripts}
     with served("studio", flags.device) as (_process, address, _took):
         time.sleep(8)
         for _ in range(flags.runs):
-            for name, seconds in spent.items():
-                seconds.append(weigh_press(chromium, address, own if "own" in name else ""))
+            for name, script in scripts.items():
+                spent[name].append(weigh_press(chromium, address, script))
     print(
         f"press: main thread of a press that fills the training form, medians of {flags.runs} runs"
     )
@@ -124,12 +111,7 @@ def press(flags: argparse.Namespace) -> None:
 
 def weigh_press(chromium: str, address: str, script: str) -> float:
     """Return the main thread's seconds; `script` stands in for the core script that is served."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with opened_browser(chromium) as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(180_000)
         if script:
@@ -137,11 +119,8 @@ def weigh_press(chromium: str, address: str, script: str) -> float:
                 "**/assets/core-*.js",
                 lambda route: route.fulfill(body=script, content_type="text/javascript"),
             )
-        meter = page.context.new_cdp_session(page)
-        meter.send("Performance.enable")
-        page.goto(address)
-        page.wait_for_selector("button.primary")
-        wait_until(page, READY)
+        meter = open_meter(page)
+        settle(page, address, True)
         page.get_by_role("tab", name="Training", exact=True).click()
         button = page.get_by_role("button", name="The Moon, in a few minutes")
         button.wait_for()
@@ -153,7 +132,6 @@ def weigh_press(chromium: str, address: str, script: str) -> float:
         page.wait_for_timeout(1500)
         page.evaluate(QUIET)
         spent = read_meters(meter)["TaskDuration"] - before
-        browser.close()
     return spent
 
 
@@ -169,7 +147,9 @@ def weigh_letters(page: Any, meter: Any, tabs: dict[str, list[float]]) -> None:
 
 
 def weigh_tabs(page: Any, meter: Any, tabs: dict[str, list[float]]) -> None:
-    for title in TABS:
+    from studio.ui.app import TABS  # the first is open already
+
+    for title, _build in [*TABS.values()][1:]:
         button = page.get_by_role("tab", name=title, exact=True)
         if not button.count():
             continue  # an older page has fewer
@@ -178,11 +158,6 @@ def weigh_tabs(page: Any, meter: Any, tabs: dict[str, list[float]]) -> None:
         page.wait_for_timeout(1500)
         page.evaluate(QUIET)
         tabs[title].append((read_meters(meter)["TaskDuration"] - before) * 1000)
-
-
-def read_meters(meter: Any) -> dict[str, float]:
-    metrics = meter.send("Performance.getMetrics")["metrics"]
-    return {metric["name"]: float(metric["value"]) for metric in metrics}
 
 
 def read_renderer_seconds(browser: Any) -> float:
