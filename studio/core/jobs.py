@@ -61,7 +61,11 @@ def _describe_strip(spec: JobSpec) -> str:
 
 
 def _describe_training(spec: JobSpec) -> str:
-    return f"training of {spec.get('name') or 'a LoRA'}: {spec.get('steps', '?')} steps"
+    name, steps, epochs = (spec.get(key) for key in ("name", "steps", "epochs"))
+    length = f"{steps or '?'} steps"
+    if epochs and not steps:
+        length = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+    return f"training of {name or 'a LoRA'}: {length}"
 
 
 def _describe_checkpoint(spec: JobSpec) -> str:

@@ -319,7 +319,8 @@ class Services:
             "run": run_id,
             "resume": not restart,
             "name": config.name,
-            "steps": config.steps or f"{config.epochs} epochs of",
+            "steps": config.steps,
+            "epochs": config.epochs,
         }
         return PreparedJob(kinds.TRAIN, spec, run_id)
 

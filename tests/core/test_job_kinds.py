@@ -36,6 +36,8 @@ def test_one_of_a_later_studio_is_called_by_its_kind() -> None:
         ("generate", {"prompt": "a boat", "count": 2}, "a boat × 2"),
         ("sweep", {"cells": 4, "title": "grid"}, "sweep of 4 cells: grid"),
         ("train", {"name": "moon", "steps": 9}, "training of moon: 9 steps"),
+        ("train", {"name": "moon", "steps": None, "epochs": 3}, "training of moon: 3 epochs"),
+        ("train", {"name": "moon", "epochs": 1}, "training of moon: 1 epoch"),
         ("clip_search", {"question": "search", "dataset": "d", "words": "w"}, "search in d: w"),
         ("unload", {"models": ["a", "b"]}, "unload: a, b"),
     ],

@@ -55,7 +55,10 @@ class ImageFilter:
 
     def build_where(self) -> tuple[str, list[object]]:
         """Return the condition as SQL, and its values."""
-        conditions = ["binned > 0" if self.is_binned else "binned = 0"]
+        # The plus keeps SQLite from the index `narrow`, which would fetch the words of nearly all
+        # images in another order than they lie in: three times as long.
+        kept = "+binned = 0" if self.query and not self.series else "binned = 0"
+        conditions = ["binned > 0" if self.is_binned else kept]
         values: list[object] = []
         for column in ("owner", "kind", "day", "model", "series"):
             value = getattr(self, column)
