@@ -21,6 +21,7 @@ FIRST_SCRIPT = STATIC_FOLDER / "connection.js"  # before anything of gradio's
 # Once the page is read, and before gradio's own.
 MODULE_SCRIPTS = (
     STATIC_FOLDER / "browser_tab.js",
+    STATIC_FOLDER / "tabs.js",  # before those that go to a tab
     STATIC_FOLDER / "name_lists.js",
     STATIC_FOLDER / "numbers.js",  # before shortcuts.js, which tells gradio what it mended
     STATIC_FOLDER / "prompt_keys.js",  # before prompt_words.js, which takes the arrow keys
@@ -33,6 +34,7 @@ MODULE_SCRIPTS = (
     STATIC_FOLDER / "forever.js",
     STATIC_FOLDER / "palette.js",
     STATIC_FOLDER / "image_menu.js",
+    STATIC_FOLDER / "incoming.js",
 )
 # In the head, not as gradio's `css_paths`: its page would parse each rule, write it down twice and
 # leave out all that is newer than @media.

@@ -438,28 +438,14 @@ root.addEventListener('click', event => {
 file.addEventListener('change', () => {
   send(wanted, file.files[0]);
   file.value = '';
+  wanted = 'picture';
 });
+file.addEventListener('cancel', () => (wanted = 'picture'));
 size.addEventListener('input', draw);
-pad.addEventListener('dragover', event => {
-  event.preventDefault();
-  root.classList.add('over');
-});
+// What is dropped or pasted comes by the field: static/incoming.js.
+pad.addEventListener('dragover', () => root.classList.add('over'));
 pad.addEventListener('dragleave', () => root.classList.remove('over'));
-pad.addEventListener('drop', event => {
-  event.preventDefault();
-  event.stopPropagation();
-  root.classList.remove('over');
-  send('picture', event.dataTransfer.files[0]);
-});
-const typing = event =>
-  event.target.closest &&
-  event.target.closest('input:not([type=range]), textarea, select, [contenteditable]');
-document.addEventListener('paste', event => {
-  const found = [...(event.clipboardData ? event.clipboardData.files : [])].find(one =>
-    one.type.startsWith('image/'),
-  );
-  if (found && root.offsetParent && !typing(event)) send('picture', found);
-});
+const typing = event => event.target.closest?.('input:not([type=range]), textarea, select');
 screen.addEventListener('pointerdown', event => {
   if (!picture) return;
   screen.focus({preventScroll: true});

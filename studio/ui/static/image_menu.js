@@ -4,7 +4,7 @@
 
 const results = '.result img';
 const tiles = '#gallery-grid .images-entry:not(.many)';
-const PATIENCE = 100; // looks, 50 ms apart, for what the server has to draw first
+const {later} = window.studioTabs;
 
 const menu = Object.assign(document.createElement('div'), {id: 'image-menu', popover: 'manual'});
 menu.setAttribute('role', 'menu');
@@ -13,17 +13,8 @@ let before = null; // what had the focus
 const isOpen = () => menu.matches(':popover-open');
 
 const isSeen = element => Boolean(element?.offsetParent);
-const later = (find, act, tries = PATIENCE) => {
-  const element = find();
-  if (element) act(element);
-  else if (tries) setTimeout(later, 50, find, act, tries - 1);
-};
 const ask = (form, detail) =>
   dispatchEvent(new CustomEvent('studio-ask', {detail: {...detail, form}}));
-const goTo = title =>
-  [...document.querySelectorAll('#tabs [role="tab"], #tabs .overflow-dropdown button')]
-    .find(tab => tab.textContent.trim() === title)
-    ?.click();
 
 const PARTS = {
   prompt: 'Reuse prompt',
@@ -73,10 +64,8 @@ const listForTile = entry => {
   const reuse = Object.entries(PARTS).map(([part, title]) => [
     `${title} in txt2img`,
     () => {
-      goTo('txt2img');
-      later(
-        () => isSeen(document.querySelector('#txt2img-prompt')) || null,
-        () => ask('txt2img', {action: 'reuse', part, id}),
+      window.studioTabs.openThen('txt2img', 'txt2img', () =>
+        ask('txt2img', {action: 'reuse', part, id}),
       );
     },
   ]);

@@ -38,21 +38,10 @@ addEventListener('keydown', event => {
   if (origin?.isConnected) origin.focus();
 });
 
-// A tab that has no room in the header is in gradio's menu, where it has no id.
-const openTab = (tab, title) => {
-  const button = document.getElementById(`tab-${tab}-button`);
-  if (button) return button.click();
-  document.querySelector('#tabs .overflow-menu > button')?.click();
-  requestAnimationFrame(() => {
-    const entries = [...document.querySelectorAll('#tabs .overflow-dropdown button')];
-    entries.find(entry => entry.textContent.trim() === title)?.click();
-  });
-};
-
 addEventListener('studio-look', ({detail}) => {
   const {selector, label, tab, title} = detail;
   if (!tab) return requestAnimationFrame(() => look([selector], label, WAIT_FRAMES));
-  openTab(tab, title);
+  window.studioTabs.open(title);
   const parts = FIRST.map(part => `#tab-${tab} ${part}`);
   requestAnimationFrame(() => look(parts, title, WAIT_FRAMES));
 });

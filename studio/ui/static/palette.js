@@ -8,6 +8,7 @@ const KEYS = [
     'Everywhere',
     ['Ctrl + K', 'Command palette: any action, tab or preset'],
     ['Ctrl + Enter', 'Generate, Run or Start in this tab'],
+    ['Ctrl + V', 'An image: into this tab, or choose what it is for'],
     ['?', 'This list (outside of text fields)'],
   ],
   [
@@ -41,22 +42,15 @@ const make = (tag, settings = {}, ...inside) => {
   return made;
 };
 const isSeen = element => Boolean(element.offsetParent);
-const panel = () => [...document.querySelectorAll('.tabitem')].find(isSeen);
+const panel = window.studioTabs.inView;
 
 // ---- what there is to do
-const tabButtons = () => {
-  const shown = [...document.querySelectorAll('#tabs [role="tab"]')];
-  const folded = [...document.querySelectorAll('#tabs .overflow-dropdown button')];
-  return [...shown, ...folded].filter(button => button.textContent.trim());
-};
-const listTabs = () => {
-  const named = new Map(tabButtons().map(button => [button.textContent.trim(), button]));
-  return [...named].map(([name, button]) => ({
+const listTabs = () =>
+  [...window.studioTabs.list()].map(([name, button]) => ({
     group: 'Tab',
     text: name,
     act: () => button.click(),
   }));
-};
 const listActions = () => {
   const buttons = [...(panel()?.querySelectorAll('button[id]') || [])].filter(
     button => isSeen(button) && !button.disabled && button.textContent.trim(),
@@ -89,8 +83,7 @@ const listPresets = (form, names) =>
     group: 'Preset',
     text: name,
     act: () => {
-      if (panel()?.id !== `tab-${form}`)
-        tabButtons().find(button => button.textContent.trim() === 'txt2img')?.click();
+      if (panel()?.id !== `tab-${form}`) window.studioTabs.open('txt2img');
       window.studioForms.loadPreset(form, name);
     },
   }));

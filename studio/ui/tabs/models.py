@@ -50,20 +50,6 @@ MAX_UNUSABLE = 12  # shown below the cards; all of them by the filter
 MAX_PAGE_DIGITS = 6
 MAX_SEARCH_CHARS = 200
 UNUSABLE = "unusable"  # the filter for what cannot be used
-# Files that are dropped anywhere on the tab go where those go that are dropped on its field.
-DROP_SCRIPT = """const panel = document.getElementById('tab-models');
-const field = () => document.querySelector('#models-drop input[type=file]');
-if (panel && !panel.dataset.drops) {
-  panel.dataset.drops = 'yes';
-  panel.addEventListener('dragover', event => { if (field()) event.preventDefault(); });
-  panel.addEventListener('drop', event => {
-    const input = field();
-    if (!input || !event.dataTransfer.files.length || event.target.closest('#models-drop')) return;
-    event.preventDefault();
-    input.files = event.dataTransfer.files;
-    input.dispatchEvent(new Event('change', {bubbles: true}));
-  });
-}"""
 
 
 class ModelsTab:
@@ -83,7 +69,6 @@ class ModelsTab:
             js_on_load=(
                 button_click_js("button[data-action]:not([data-action=use])")
                 + USE_SCRIPT
-                + DROP_SCRIPT
                 + poll_while_visible_js(1.0)
             ),
             elem_id="models-list",
@@ -141,7 +126,7 @@ class ModelsTab:
     def _build_local_additions(self) -> None:
         with gr.Row(elem_classes="option-row"):
             self.upload = gr.File(
-                label="Drop a file here, or anywhere on this tab",
+                label="Drop a file here, or anywhere on the page",
                 height=110,
                 elem_id="models-drop",
             )
