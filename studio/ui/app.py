@@ -27,6 +27,7 @@ from studio.ui.components.job_line import JobLine
 from studio.ui.components.notice import Notice
 from studio.ui.errors import report_errors, show_warning
 from studio.ui.events import EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.gradio_styles import bundle_styles
 from studio.ui.hidden_paths import RevealedFilesMiddleware
 from studio.ui.limits import build_limits
 from studio.ui.middleware import build_middleware, check_port_free, format_host
@@ -35,6 +36,7 @@ from studio.ui.private_gradio import (
     Page,
     serve_own_scripts,
     serve_quick_script,
+    serve_styles,
     set_queue_poll_seconds,
 )
 from studio.ui.tab import Handoff, Tab
@@ -367,6 +369,7 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
     services = Services(home)
     home.library.shelf.index.read_in_background()
     page = build_page(services, get_problem)
+    gradio_styles = bundle_styles({block.get_block_name() for block in page.blocks.values()})
     check_port_free(settings)
     if logins and not (settings.auth or settings.guests):
         print(
@@ -389,7 +392,9 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
         prevent_thread_lock=True,
         app_kwargs={
             "middleware": [
-                *build_middleware(home, Logins(logins, home.login_sessions, home.secret)),
+                *build_middleware(
+                    home, Logins(logins, home.login_sessions, home.secret), gradio_styles
+                ),
                 *build_limits(page, services),
                 Middleware(RevealedFilesMiddleware, settings=settings),
             ]
@@ -397,6 +402,8 @@ def serve(home: Home, get_problem: Callable[[], str], open_browser: bool = False
     )
     serve_own_scripts(page)
     serve_quick_script(page)
+    if gradio_styles:
+        serve_styles(page, gradio_styles)
     addresses = [f"http://{format_host(settings.host)}:{page.server_port}{settings.root_path}"]
     if page.share_url:
         addresses.append(page.share_url)

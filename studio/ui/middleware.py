@@ -45,6 +45,7 @@ from studio.services.visitor import MAX_TAB_CHARS, TAB_HEADER, VISITOR_KEY, Visi
 from studio.settings import Settings
 from studio.storage.home import Home
 from studio.ui.cookies import build_cookie
+from studio.ui.gradio_styles import StyleBundle
 from studio.ui.hidden_paths import HiddenPathsMiddleware, reveal_address
 from studio.ui.login import LoginDesk, Session
 from studio.ui.page_html import LOGIN_NAME_KEY, PageHtmlMiddleware
@@ -288,13 +289,21 @@ class AccessMiddleware:
             return False
 
 
-def build_middleware(home: Home, logins: Logins) -> list[Any]:
-    """Return what gradio's `app_kwargs` take as middleware, the outermost first."""
+def build_middleware(
+    home: Home, logins: Logins, gradio_styles: StyleBundle | None = None
+) -> list[Any]:
+    """Return what gradio's `app_kwargs` take as middleware, the outermost first.
+
+    Args:
+        home: The stores.
+        logins: Who may log in.
+        gradio_styles: gradio's style sheets that the page begins with; None leaves them to it.
+    """
     return [
         Middleware(SecurityHeadersMiddleware, settings=home.settings),
         Middleware(AccessMiddleware, home=home, logins=logins),
         Middleware(HiddenPathsMiddleware, settings=home.settings),
-        Middleware(PageHtmlMiddleware),
+        Middleware(PageHtmlMiddleware, gradio_styles=gradio_styles),
     ]
 
 

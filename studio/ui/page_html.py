@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from studio.ui.gradio_styles import StyleBundle
 from studio.ui.security_headers import NONCE_KEY
 from studio.ui.views.templates import render_macro
 
@@ -55,14 +56,21 @@ _SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")
 _HEAD_TAG = re.compile(rb"<head[^>]*>")
 # Of gradio's own head: addresses of other hosts, and one that is not relative to the page.
 _FOREIGN_META = re.compile(rb'<meta\b[^>]*\bcontent="https?://[^>]*>')
+# The first of gradio's sheets, and the script that a page in a frame of another is resized by.
+_FIRST_SHEET = re.compile(rb'<link rel="stylesheet"[^>]*href="\./assets/index-[^">]*\.css">')
+_FRAME_SCRIPT = re.compile(rb"document\.head\.appendChild\(script\);(?=\s*\}\)\(\);)")
 _ROOT_LINK = re.compile(rb'(<link\b[^>]*\bhref=")/(?!/)')
 
 
 class PageHtmlMiddleware:
     """ASGI middleware that changes the HTML of `/` and nothing else."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gradio_styles: StyleBundle | None = None) -> None:
         self.app = app
+        self.gradio_links = b""
+        if gradio_styles:
+            links = render_macro("page.html", "style_links", bundle=gradio_styles)
+            self.gradio_links = links.encode()
         self.first_script = FIRST_SCRIPT.read_text("utf-8")
         self.module_scripts = [path.read_text("utf-8") for path in MODULE_SCRIPTS]
         self.styles = [path.read_text("utf-8") for path in STYLES]
@@ -98,6 +106,9 @@ class PageHtmlMiddleware:
         nonce = scope.get(NONCE_KEY, "")
         page = _FOREIGN_META.sub(b"", page)
         page = _ROOT_LINK.sub(rb"\1./", page)
+        page = _FRAME_SCRIPT.sub(b"", page)
+        if self.gradio_links:
+            page = _FIRST_SHEET.sub(lambda _sheet: self.gradio_links, page, count=1)
         mark = f' nonce="{nonce}"'.encode()
         page = _SCRIPT_TAG.sub(lambda tag: tag[0] + mark, page)
         head = render_macro(

@@ -44,6 +44,7 @@ from studio.storage.uploads import Uploads
 from studio.ui.errors import report_errors
 from studio.ui.events import visitor_from_request
 from studio.ui.gradio_script import build_script
+from studio.ui.gradio_styles import StyleBundle
 from studio.ui.page_building import make_no_app
 
 # Events that run at once, and threads of handlers. Any number but gradio's 40 gives handlers
@@ -405,15 +406,23 @@ def serve_own_scripts(page: gr.Blocks) -> None:
 def serve_quick_script(page: gr.Blocks) -> None:
     """Serve gradio's core script with its searches made quick, in place of that file."""
     built = build_script()
-    if built is None:
-        return
-    name, text = built
+    if built is not None:
+        name, text = built
+        _serve_asset(page, name, text, "text/javascript")
+
+
+def serve_styles(page: gr.Blocks, bundle: StyleBundle) -> None:
+    """Serve gradio's style sheets of a page as one, beside its own files."""
+    _serve_asset(page, bundle.file_name, bundle.text, "text/css")
+
+
+def _serve_asset(page: gr.Blocks, name: str, text: str, media_type: str) -> None:
     version = f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
     headers = {"Cache-Control": "max-age=0, must-revalidate", "ETag": version}
 
-    async def send_script(request: fastapi.Request) -> fastapi.Response:
+    async def send(request: fastapi.Request) -> fastapi.Response:
         if request.headers.get("if-none-match") == version:
             return fastapi.Response(status_code=304, headers=headers)
-        return fastapi.Response(text, media_type="text/javascript", headers=headers)
+        return fastapi.Response(text, media_type=media_type, headers=headers)
 
-    page.app.router.routes.insert(0, Route(f"/assets/{name}", send_script))
+    page.app.router.routes.insert(0, Route(f"/assets/{name}", send))

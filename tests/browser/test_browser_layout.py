@@ -270,3 +270,24 @@ CONTRAST = """selectors => {
     })
     .filter(([, ratio]) => ratio < 4.5);
 }"""
+
+
+def test_the_page_asks_for_few_files(shared: Studio, visit: Callable[..., Page]) -> None:
+    page = visit(shared)
+    go(page, "txt2img")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    expect(page.locator("#estimate")).to_contain_text("steps")
+    page.wait_for_timeout(2000)
+    assert len(asked) <= 60
+    # gradio's sheets come as one, and no tab has one that was forgotten.
+    for tab in (*IMAGE_TABS, *TAB_PARTS):
+        go(page, tab)
+        page.wait_for_timeout(500)
+    sheets = [url for url in asked if ".css" in url]
+    assert [part for url in sheets for part in ("studio-", "theme.css") if part in url] == [
+        "studio-",
+        "theme.css",
+    ]
+    assert len(sheets) == 2

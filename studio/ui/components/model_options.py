@@ -39,9 +39,9 @@ class ModelOptionsPanel:
         with gr.Accordion(
             "Model settings", open=False, visible=False, elem_id="model-options"
         ) as self.accordion:
-            gr.Markdown(
-                "Saved in your home for this model, wherever its file is. The file itself never "
-                "changes.",
+            gr.HTML(
+                "<p>Saved in your home for this model, wherever its file is. The file itself never "
+                "changes.</p>"
             )
             self.model = _build_dropdown("Model", [], "model", info="Choose one to see its notes.")
             self.notes = gr.HTML("", elem_id="model-options-notes")
