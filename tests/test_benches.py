@@ -23,6 +23,8 @@ SMALLEST = {
     "ladders": ["--runs", "1"],
     "latency": [],
     "page": ["--runs", "1"],
+    "weight": ["--runs", "1"],
+    "press": ["--runs", "1"],
     "guests": ["--seconds", "3"],
     "gpu": ["--toy"],
     "files": ["--toy", "--runs", "1"],
