@@ -266,7 +266,12 @@ def _wire_handover_buttons(
 
     def go(is_loaded: bool, event: gr.EventData, request: gr.Request) -> Updates:
         visitor = visitor_from_request(request)
-        place, content = handoff.build(event, visitor) or ("", None)
+        try:
+            place, content = handoff.build(event, visitor) or ("", None)
+        except gr.Error:
+            if target.id == handoff.targets[0]:  # each target's event asks; one says what is wrong
+                raise
+            return {tab_bar: gr.skip()}
         if place != target.id:
             return {tab_bar: gr.skip()}
         if isinstance(content, dict) and target.receive_fields:

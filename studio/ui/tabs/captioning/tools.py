@@ -24,7 +24,13 @@ from studio.services.visitor import Visitor
 from studio.storage import atomic
 from studio.storage.datasets.dataset import Dataset
 from studio.ui.errors import report_errors
-from studio.ui.events import BUTTON_CLICK_JS, EVENT_OPTIONS, Updates, visitor_from_request
+from studio.ui.events import (
+    BUTTON_CLICK_JS,
+    EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
+    Updates,
+    visitor_from_request,
+)
 from studio.ui.form import build_number
 from studio.ui.private_gradio import event_payload
 from studio.ui.tabs.captioning.browser import DatasetBrowser
@@ -218,7 +224,7 @@ class EditTools:
             {self.token_model, *check_inputs},
             [self.findings, *browser.outputs],
             preprocess=False,
-            **EVENT_OPTIONS,
+            **ROW_EVENT_OPTIONS,
         )
         self.findings.click(
             self.fix_findings,

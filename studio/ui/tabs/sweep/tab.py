@@ -341,7 +341,7 @@ class SweepTab:
             self.refresh_sweep_list, self.view.sweep_id, self.sweep_list, **EVENT_OPTIONS
         )
         self.sweep_list.click(
-            self.handle_sweep_action, self.view.sweep_id, self.outputs, **EVENT_OPTIONS
+            self.handle_sweep_action, self.view.sweep_id, self.outputs, **ROW_EVENT_OPTIONS
         )
 
     # ---- the sweep on the page ----------------------------------------------------------------

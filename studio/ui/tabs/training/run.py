@@ -31,6 +31,7 @@ from studio.ui.errors import report_errors
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     look_at_js,
@@ -147,7 +148,7 @@ class RunView:
             [self.restart, self.confirm_restart],
             **EVENT_OPTIONS,
         )
-        self.files.click(self.handle_action, self.run_id, self.live_outputs, **EVENT_OPTIONS)
+        self.files.click(self.handle_action, self.run_id, self.live_outputs, **ROW_EVENT_OPTIONS)
 
     # ---- progress -----------------------------------------------------------------------------
 

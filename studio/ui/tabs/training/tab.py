@@ -27,6 +27,7 @@ from studio.ui.errors import report_errors, show_info
 from studio.ui.events import (
     BUTTON_CLICK_JS,
     EVENT_OPTIONS,
+    ROW_EVENT_OPTIONS,
     UNQUEUED_EVENT_OPTIONS,
     Updates,
     look_at_js,
@@ -316,7 +317,7 @@ class TrainingTab:
             self.handle_run_action,
             self.view.run_id,
             [*self.form_outputs, *self.view.outputs, self.run_list],
-            **EVENT_OPTIONS,
+            **ROW_EVENT_OPTIONS,
         )
         self.view.load_settings.click(
             self.load_run_settings, self.view.run_id, self.form_outputs, **EVENT_OPTIONS
