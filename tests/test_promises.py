@@ -216,6 +216,7 @@ def test_a_field_changes_something(
     assert same is (name in DIGEST_EXCLUDED_FIELDS)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_picture_whatever_was_painted_meanwhile(
     paint: Callable[..., Any],
     paint_once: Callable[..., Any],

@@ -32,6 +32,7 @@ def select(box: Locator, begin: int, end: int) -> None:
     box.evaluate("(box, [begin, end]) => box.setSelectionRange(begin, end)", [begin, end])
 
 
+@pytest.mark.slow
 def test_numbers_and_prompts_are_typed_kept_and_weighed(
     shared: Studio, visit: Callable[..., Page]
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_laptop_shows_all_of_txt2img_before_and_after_generate(
     shot(page, "layout-done")
 
 
+@pytest.mark.slow
 def test_help_is_a_tip_for_pointer_keys_and_fingers(
     shared: Studio, visit: Callable[..., Page]
 ) -> None:

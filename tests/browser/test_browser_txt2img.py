@@ -32,6 +32,7 @@ def seen(data: bytes) -> tuple[str, ...]:
     return tuple(found[head][0] for head in ("colour", "thing", "place", "style"))
 
 
+@pytest.mark.slow
 def test_a_prompt_goes_in_and_a_picture_that_follows_it_comes_out(
     shared: Studio, visit: Callable[..., Page]
 ) -> None:

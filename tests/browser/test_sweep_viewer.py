@@ -98,6 +98,7 @@ def press(page: Page, *keys: str) -> None:
         page.locator("dialog[open], #stage").last.press(key)
 
 
+@pytest.mark.slow
 def test_axes_change_places_and_values_are_hidden(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_the_page_could_not_ask_anybody_if_it_wanted(
     assert page.title() == "A sweep"
 
 
+@pytest.mark.slow
 def test_a_thousand_cells_cost_no_more_than_those_in_sight(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:
@@ -271,6 +273,7 @@ def test_a_thousand_cells_cost_no_more_than_those_in_sight(
     expect(at(page, 1, 0)).to_be_in_viewport()
 
 
+@pytest.mark.slow
 def test_whole_pictures_may_be_linked_and_a_phone_sees_all(
     show: Callable[..., Page], tmp_path: Path
 ) -> None:

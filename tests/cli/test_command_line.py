@@ -129,6 +129,7 @@ def test_one_plain_line_for_what_cannot_be(
     assert "Traceback" not in missing.stderr
 
 
+@pytest.mark.slow
 def test_a_picture_and_its_settings_back(tmp_path: Path, run_command: Studio) -> None:
     made = studio(
         "generate",
@@ -166,6 +167,7 @@ def here(run_command: Studio) -> Studio:
     )
 
 
+@pytest.mark.slow
 def test_pictures_of_a_folder_and_a_strip(tmp_path: Path, here: Studio) -> None:
     """One of three is no picture: the others are made, and the command says which failed."""
     folder, quick = tmp_path / "in", ("--steps", "2", "--seed", "7", "--strength", "1")
@@ -243,6 +245,7 @@ def test_inspect_a_model(run_command: Studio) -> None:
     assert told["side"] == 128
 
 
+@pytest.mark.slow
 def test_doctor(tmp_path: Path, run_command: Studio) -> None:
     examined = json.loads(run_command("doctor", "--json", "--home", str(tmp_path)).stdout)
     assert examined["untested"] == []

@@ -99,6 +99,7 @@ def test_without_a_name_the_usage_is_shown(tmp_path: Path, studio: Studio) -> No
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_torch_stays_away(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom studio.cli.main import main\n"

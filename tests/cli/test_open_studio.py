@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from studio.storage.jobs import Jobs
 from support.sentences import check_sentence
 from support.served import Served
 
 
+@pytest.mark.slow
 def test_an_open_studio_takes_the_job_into_its_queue(served: Served) -> None:
     words = ("--prompt", "a red ball", "--steps", "2", "--json", "--device", "cpu")
     command = [sys.executable, "-m", "studio", "generate", "--home", str(served.home), *words]
@@ -23,6 +26,7 @@ def test_an_open_studio_takes_the_job_into_its_queue(served: Served) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_second_studio_is_refused(served: Served) -> None:
     command = [sys.executable, "-m", "studio", "--port", "0", "--home", str(served.home)]
     second = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -120,6 +120,7 @@ def test_nonsense_in_plain_words(
     assert studio(str(tmp_path / "nothing.toml")).returncode == 1
 
 
+@pytest.mark.slow
 def test_failed_cells_are_said_and_the_others_are_there(studio: Studio, spec: Path) -> None:
     spec.write_text(
         WORDS.replace(

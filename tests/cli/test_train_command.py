@@ -46,6 +46,7 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_lora_from_a_file_and_the_same_from_the_lora(studio: Studio, spec: Path) -> None:
     made = studio(str(spec))
     assert made.returncode == 0, made.stderr
@@ -65,6 +66,7 @@ def test_a_lora_from_a_file_and_the_same_from_the_lora(studio: Studio, spec: Pat
         assert all(one.get_tensor(key).equal(other.get_tensor(key)) for key in one.keys())  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with(studio: Studio, spec: Path, tmp_path: Path) -> None:
     assert studio(str(spec), "--resume").returncode == 1
     first = studio(str(spec))

@@ -116,6 +116,7 @@ def test_any_text_is_read(text: str) -> None:
     assert len(hide_paths(text)) <= len(text)
 
 
+@pytest.mark.slow
 def test_it_takes_time_by_length_alone() -> None:
     shapes = ("/", "\\", "/a", "C:\\", "~/", "%2F", "%25", "/home/", "/a ", "\\n/", "/a,", "C:a'")
     for shape in (*shapes, "a", "../", "https://", "/a%25", "\\\\a", "~a"):

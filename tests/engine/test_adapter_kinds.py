@@ -117,6 +117,7 @@ def test_weights_are_those_of_the_papers(
     assert torch.equal(paint(bench, {kind: 0}), base)
 
 
+@pytest.mark.slow
 def test_several_add_up(bench: WorkerContext, base: torch.Tensor, pipe: Any) -> None:
     weights = {"LoRA": 0.5, "LoKr of low rank": 0.75, "DoRA": 0.5, "OFT": -0.25}
     changes = [

@@ -237,6 +237,7 @@ def right(rows: list[dict[str, str]], scenes: list[Scene]) -> dict[str, float]:
     return dict(zip(("thing", "colour", "place", "style"), found.mean(0).tolist()))
 
 
+@pytest.mark.slow
 def test_the_embedded_one_in_any_batch_as_a_stock_call_and_mostly_right(
     bench: WorkerContext,
 ) -> None:

@@ -284,6 +284,7 @@ def test_a_short_job_slips_in_between(bench: WorkerContext) -> None:
     assert all(more > 1_000_000 for more in needed)  # what the captioner itself takes
 
 
+@pytest.mark.slow
 def test_a_worker_paints_a_picture_in_the_middle_of_it(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,6 +461,7 @@ def killed(
     assert not [path for path in folder.iterdir() if path.suffix not in (".png", ".txt")]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_is_torn_and_it_goes_on(bench: WorkerContext) -> None:
     makers.dataset(bench.settings.home / "datasets" / "world", 40)
     killed(bench, "fill", 40, 1, lambda rng: 0.02)

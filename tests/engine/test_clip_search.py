@@ -90,6 +90,7 @@ def ask(bench: WorkerContext, **spec: Any) -> dict[str, Any]:
     return search_dataset(bench, {"dataset": "world", **spec}, silent)
 
 
+@pytest.mark.slow
 def test_vectors_are_a_stock_models(bench: WorkerContext, scenes: list[Scene]) -> None:
     for name, folder in (
         ("pocket", POCKET / "clip"),
@@ -128,6 +129,7 @@ def recall(bench: WorkerContext, scenes: list[Scene], colour: str, thing: str) -
     return len(there & {one["file"] for one in found}) / min(10, len(there))
 
 
+@pytest.mark.slow
 def test_search_by_words(bench: WorkerContext, scenes: list[Scene], looked: list[int]) -> None:
     assert recall(bench, scenes, "red", "boat") >= 0.9
     pairs = {(scene.colour, scene.thing) for scene in scenes}
@@ -227,6 +229,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+@pytest.mark.slow
 def test_planted_duplicates_are_found_and_none_is_invented(bench: WorkerContext) -> None:
     """Among drawings of the same few combinations, and the demos' two concepts, which are all alike."""
     folder = bench.settings.home / "datasets" / "copies"

@@ -124,6 +124,7 @@ PARTS = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100), deadline=None)
 @given(PARTS)
 def test_any_other_prompt_too(text: str) -> None:

@@ -240,6 +240,7 @@ def test_a_lost_device_that_cannot_be_asked_ends_the_worker_in_good_order(
     assert not worker.is_healthy
 
 
+@pytest.mark.slow
 def test_a_second_name_for_a_card_makes_no_second_worker(settings: Settings) -> None:
     """One waits while the other lives, and leaves if no studio needs it."""
     card = Lock(settings.home, "card-cpu")
@@ -303,6 +304,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return limit
 
 
+@pytest.mark.slow
 def test_decoding_that_does_not_fit_goes_on_in_tiles_and_says_so(
     settings: Settings, little_memory: Callable[[int], None]
 ) -> None:
@@ -328,6 +330,7 @@ def test_decoding_that_does_not_fit_goes_on_in_tiles_and_says_so(
         assert latents.shape == model.latent_shape(128, 128)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_in_tiles_either_says_what_to_lower(
     settings: Settings, little_memory: Callable[[int], None]
 ) -> None:
@@ -339,6 +342,7 @@ def test_what_does_not_fit_in_tiles_either_says_what_to_lower(
         assert not model.vae.use_tiling
 
 
+@pytest.mark.slow
 def test_the_memory_of_decoding_is_reckoned_with(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +361,7 @@ def test_the_memory_of_decoding_is_reckoned_with(
         assert bench.pipelines.can_run_concurrently(request, 0) == (not missing)
 
 
+@pytest.mark.slow
 def test_samples_that_do_not_fit_are_left_out_and_the_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +379,7 @@ def test_samples_that_do_not_fit_are_left_out_and_the_training_goes_on(
     assert not list((bench.home.runs.get(run_id).folder / "samples").glob("*.png"))  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_training_in_bfloat16_paints_its_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -340,6 +340,7 @@ def test_cells_of_a_sweep_are_the_single_pictures(shelf: Path, bench: WorkerCont
         services.check_plan(plan_sweep(plan("a boat", "a boat, embedding:nope")))
 
 
+@pytest.mark.slow
 def test_words_that_a_lora_carries_come_with_it(
     shelf: Path, bench: WorkerContext, paint: Callable[..., Any], toys: Path
 ) -> None:

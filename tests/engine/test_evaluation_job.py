@@ -66,6 +66,7 @@ def found(desk: WorkerContext) -> dict[str, Any]:
     return evaluate_training(desk, {"run": id}, silent)
 
 
+@pytest.mark.slow
 def test_base_and_tuned_are_painted_judged_and_weighed(
     desk: WorkerContext, found: dict[str, Any]
 ) -> None:
@@ -128,6 +129,7 @@ def test_what_is_there_is_not_painted_again(
     assert json.dumps(again["points"]) == json.dumps(found["points"])
 
 
+@pytest.mark.slow
 def test_other_models_are_judged_by_a_clip_of_the_home(desk: WorkerContext) -> None:
     shutil.copytree(
         shipped("assets") / "pocket" / "clip", desk.home.settings.home / "models" / "eyes"

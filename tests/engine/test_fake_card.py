@@ -200,6 +200,7 @@ def test_a_flow_stays_there(card: Card, bench: WorkerContext, scheduler: str) ->
     assert waits == Counter({NOISE: FLOW_WAITS_PER_CALL.get(scheduler, 0)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -246,6 +247,7 @@ def test_it_is_the_picture_of_the_cpu(
     assert np.array_equal(there, paint(here, **spec))
 
 
+@pytest.mark.slow
 def test_a_preview_waits_once(card: Card, bench: WorkerContext, home: Path) -> None:
     settings = load(home=home, device="cuda", precision="float32", keep_free=0, preview_every=1)
     seen = WorkerContext.open(settings)
@@ -257,6 +259,7 @@ def test_a_preview_waits_once(card: Card, bench: WorkerContext, home: Path) -> N
     assert waits["copy by latent_preview._to_rgb"] == STEPS - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

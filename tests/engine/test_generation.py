@@ -325,6 +325,7 @@ def test_progress(bench: WorkerContext) -> None:
     json.dumps([progress.images for progress in seen])
 
 
+@pytest.mark.slow
 def test_a_preview_looks_like_the_picture(bench: WorkerContext) -> None:
     """Fitted colours against the decoded picture, shrunk to its latents: alike, and far from another picture's."""
     import io
@@ -473,6 +474,7 @@ def test_bad_requests(
         generate(WorkerContext.open(home), {"model": "cut", **QUICK}, lambda progress: None)
 
 
+@pytest.mark.slow
 def test_bfloat16_runs(settings: Settings) -> None:
     """Another precision is another picture record; the autoencoder never runs in float16."""
     from studio.engine.models import devices

@@ -145,6 +145,7 @@ def test_a_share_is_of_whole_steps() -> None:
     assert [step for step in range(100) if late.is_guided_at(step, 100)] == list(range(29, 100))
 
 
+@pytest.mark.slow
 def test_unguided_steps_are_those_of_guidance_1(bench: WorkerContext) -> None:
     """The negative prompt changes nothing where it is not asked."""
     hardly = {"guidance_end": 0.2, **SIDES, "steps": 4}  # less than one step

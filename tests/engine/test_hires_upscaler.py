@@ -65,6 +65,7 @@ def enlarge(image: Image.Image) -> Image.Image:
     )
 
 
+@pytest.mark.slow
 def test_it_is_the_stock_pipeline_on_what_the_network_makes(bench: WorkerContext) -> None:
     second = pipe_of("StableDiffusionImg2ImgPipeline", POCKET, "Euler")
     larger = enlarge(scene())

@@ -93,6 +93,7 @@ def test_hires_is_bitwise_two_stock_calls(bench: WorkerContext, first: Any, way:
     assert np.array_equal(ours, expected)
 
 
+@pytest.mark.slow
 def test_enlarging_a_picture(bench: WorkerContext) -> None:
     """Without a first pass: the picture itself is what the second one starts from, in one piece or in tiles."""
     second = pipe_of("StableDiffusionImg2ImgPipeline", POCKET, "Euler")
@@ -123,6 +124,7 @@ def test_enlarging_a_picture(bench: WorkerContext) -> None:
     assert latent.shape == (128, 128, 3)
 
 
+@pytest.mark.slow
 def test_several_at_once_with_a_second_pass(bench: WorkerContext) -> None:
     seen: list[Progress] = []
     lively = replace(bench, home=Home(bench.settings.model_copy(update={"preview_every": 1})))
@@ -249,6 +251,7 @@ def test_what_cannot_be_is_said(bench: WorkerContext, spec: dict[str, Any]) -> N
 # ---- one set of parts, stops, sweeps, strips --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_kind_of_work_loads_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +308,7 @@ def swept(bench: WorkerContext) -> Callable[..., list[np.ndarray]]:
     return swept
 
 
+@pytest.mark.slow
 def test_strength_and_masks_are_axes(
     bench: WorkerContext, swept: Callable[..., list[np.ndarray]]
 ) -> None:
@@ -444,6 +448,7 @@ def test_a_gallery_from_before_opens(tmp_path: Path) -> None:
     gallery.close()
 
 
+@pytest.mark.slow
 def test_repainting_as_the_judge_sees_it(tmp_path: Path) -> None:
     """Few cases of `python -m tests.bench pictures`: others than it prints."""
     side, told = Side(tmp_path, steps=12), cases(5, first=300)

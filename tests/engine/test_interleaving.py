@@ -56,6 +56,7 @@ def jobs(home: Path) -> Iterator[Jobs]:
     table.close()
 
 
+@pytest.mark.slow
 def test_captions_and_searches_are_let_in_and_the_weights_are_the_same(
     bench: WorkerContext, home: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

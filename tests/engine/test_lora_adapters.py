@@ -151,6 +151,7 @@ def two(bench: WorkerContext) -> dict[str, dict[str, Any]]:
     return made
 
 
+@pytest.mark.slow
 def test_two_at_once_and_weights_apart(bench: WorkerContext, two: dict[str, Any]) -> None:
     pipe = makers.stock(POCKET)
     for name in two:
@@ -206,6 +207,7 @@ def test_the_base_comes_back_after_anything(bench: WorkerContext, two: dict[str,
     assert torch.equal(ours(bench), base)
 
 
+@pytest.mark.slow
 def test_attached_once_counted_and_thrown_out(
     bench: WorkerContext, two: dict[str, Any], toys: Path
 ) -> None:

@@ -207,6 +207,7 @@ def test_8_bits_are_as_diffusers_stores_them_and_within_their_bound(
     )
 
 
+@pytest.mark.slow
 def test_a_lora_on_8_bits_has_its_effect_and_leaves_nothing(bench: WorkerContext) -> None:
     """Attached in the number format to compute in; afterwards the base is bit for bit as before."""
     effects = {}
@@ -259,6 +260,7 @@ def test_what_8_bits_cannot_hold_stays_as_it_is() -> None:
 # ---- residents ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_form_of_a_part_is_a_resident_of_its_own(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +277,7 @@ def test_each_form_of_a_part_is_a_resident_of_its_own(
     assert bench.pipelines.loaded == []
 
 
+@pytest.mark.slow
 def test_a_lora_is_on_the_encoders_that_are_used(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +313,7 @@ def test_the_autoencoder_is_not_there_before_it_is_needed(bench: WorkerContext, 
         assert dict(lent.vae_config) == dict(lent.vae.config)
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_memory_runs_out_is_made_in_8_bits(
     bench: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +359,7 @@ def test_parts_are_as_large_as_their_files_say(bench: WorkerContext, model: str)
             assert held_bytes * 0.98 < said_bytes < held_bytes * 1.25 + 30_000  # headers
 
 
+@pytest.mark.slow
 def test_shares_of_the_released_models() -> None:
     """Of their real shapes, without numbers: the largest layer, and what is not kept in 8 bits."""
     large = {

@@ -223,6 +223,7 @@ def test_it_gives_up_in_words_keeps_what_it_has_and_goes_on_later(
     assert server.times == {**dict.fromkeys(range(6), 1), 3: asked[3] + 1}
 
 
+@pytest.mark.slow
 def test_no_answer_in_time(
     bench: WorkerContext, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

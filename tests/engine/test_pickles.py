@@ -164,6 +164,7 @@ def test_formats_that_people_have(
     assert Pickles(settings).is_unread(folder / "hands.pt")
 
 
+@pytest.mark.slow
 def test_hostile_pickles_do_nothing(
     settings: Settings, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

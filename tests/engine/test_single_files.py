@@ -256,6 +256,7 @@ def test_weights_of_another_shape_are_named(
 # ---- what is decided ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_decided_prediction_paints_as_the_stock_pipeline(
     bench: WorkerContext, parts: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -272,6 +273,7 @@ def test_a_decided_prediction_paints_as_the_stock_pipeline(
     assert bench.pipelines.content_hashes(GenerationRequest(model="it")) != before
 
 
+@pytest.mark.slow
 def test_another_vae_leaves_the_denoiser_where_it_is(
     bench: WorkerContext, parts: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -307,6 +309,7 @@ def test_another_vae_leaves_the_denoiser_where_it_is(
     )
 
 
+@pytest.mark.slow
 def test_a_file_without_a_vae_paints_with_the_one_that_is_named(
     bench: WorkerContext, parts: Callable[[str], dict[str, Any]]
 ) -> None:

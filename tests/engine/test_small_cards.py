@@ -160,6 +160,7 @@ def test_where_nothing_can_wait_beside_the_card_parts_are_read_again(
     leave(bench, card)
 
 
+@pytest.mark.slow
 def test_layer_by_layer_little_of_a_model_is_ever_on_the_card(
     card: Card, home: Path, reference: np.ndarray
 ) -> None:
@@ -257,6 +258,7 @@ def believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryPlanner, "get_state", lambda self: PLENTY)
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_answered_with_the_next_plan(
     card: Card, home: Path, reference: np.ndarray, scarce_bytes: int, believed: None
 ) -> None:

@@ -49,6 +49,7 @@ def whole(bench: WorkerContext, **spec: Any) -> dict[str, Any]:
     return dict(generate(bench, REQUEST | spec, lambda progress: None)["pictures"][0])
 
 
+@pytest.mark.slow
 def test_an_unfinished_image_is_kept_and_marked(bench: WorkerContext) -> None:
     (entry,) = stop_at(bench, 6)[-1].images
     assert entry[STOPPED_KEY] == f"step 6 of {STEPS}"
@@ -79,6 +80,7 @@ def test_an_unfinished_image_is_no_whole_one(bench: WorkerContext) -> None:
     assert bench.home.gallery.get(finished["path"]).stopped_at == ""
 
 
+@pytest.mark.slow
 def test_images_before_a_stop_stay_whole(bench: WorkerContext) -> None:
     first, second = stop_at(bench, STEPS + 4, num_images=3)[-1].images
     assert STOPPED_KEY not in first

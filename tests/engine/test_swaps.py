@@ -139,6 +139,7 @@ def test_a_swap_begins_after_a_fifth_of_the_steps(bench: WorkerContext) -> None:
     assert ["swap_embeds" in schedule.get(step) for step in range(STEPS)] == [False, *[True] * 4]
 
 
+@pytest.mark.slow
 def test_swaps_share_calls_with_plain_prompts(bench: WorkerContext) -> None:
     request = asked()
     plans = [plan_of(*swapped(())), plan_of(*words("a tree")), plan_of(*swapped(ALWAYS, "cow"))]

@@ -310,6 +310,7 @@ def test_calls_and_rows_are_as_many_as_they_have_to_be(desk: WorkerContext, most
     assert batcher.rows == sum(sizes) == sum(n * (2 if n % 2 else 1) for n in steps)
 
 
+@pytest.mark.slow
 def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(
     desk: WorkerContext,
 ) -> None:
@@ -334,6 +335,7 @@ def test_a_fast_sweep_shares_calls_and_never_stands_in_for_an_exact_one(
     )  # whatever was thrown away is made again
 
 
+@pytest.mark.slow
 def test_prompts_that_change_and_branch_share_calls(desk: WorkerContext) -> None:
     """Fast cells are the exact ones up to a level, exact ones the single pictures."""
     prompts = ["a boat", "[a boat:a tree:1]", "a boat AND a tree :0.5", "[a boat|fog]"]
@@ -355,6 +357,7 @@ def test_prompts_that_change_and_branch_share_calls(desk: WorkerContext) -> None
     assert not np.array_equal(kept[False][0], kept[False][2])
 
 
+@pytest.mark.slow
 def test_schedulers_in_which_rounding_grows_are_painted_alone(desk: WorkerContext) -> None:
     one = spec(axis("scheduler", ["Euler", "DPM2", "DDIM", "DPM2 a"]), axis("seed", [1]), fast=True)
     batches = {cell.request.scheduler: cell.request.batch_size for cell in plan_sweep(one).cells}
@@ -373,6 +376,7 @@ def test_sizes_and_long_prompts_do_not_share_a_call(desk: WorkerContext) -> None
     assert result["rows"] == 4 * 3 * 2
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_halves_the_batch(desk: WorkerContext) -> None:
     axes = axis("seed", "1-8"), axis("guidance", [3])
     with desk.pipelines.borrow(GenerationRequest(**BASE)) as parts:
@@ -401,6 +405,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(desk: WorkerContext) -> N
         assert np.abs(pixels(kept[cell.key].path).astype(int) - pixels(exact["path"])).max() <= 1
 
 
+@pytest.mark.slow
 def test_memory_bounds_the_batch_before_it_runs_out(
     desk: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,6 +428,7 @@ def test_the_mode_is_said(dtype: str) -> None:
 # ---- never lost -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on(desk: WorkerContext) -> None:
     one = spec(axis("seed", "1-5"))
     id = desk.home.sweeps.save(one, "local")
@@ -439,6 +445,7 @@ def test_a_stopped_sweep_goes_on(desk: WorkerContext) -> None:
     assert {key: desk.home.sweeps.load_cell_results(id)[key].path for key in there} == there
 
 
+@pytest.mark.slow
 def test_more_values_keep_what_is_there(desk: WorkerContext) -> None:
     id, _ = ran(desk, spec(axis("steps", [2, 3]), axis("seed", [1, 2])))
     before = desk.home.sweeps.load_cell_results(id)
@@ -451,6 +458,7 @@ def test_more_values_keep_what_is_there(desk: WorkerContext) -> None:
     assert after[next(iter(before))].verdict == Verdict(4, "calm", True)
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_painted_anew(desk: WorkerContext, home: Path) -> None:
     one = spec(axis("lora_weight", [0, 1], lora="moon"))
     id, _ = ran(desk, one)
@@ -462,6 +470,7 @@ def test_a_changed_file_is_painted_anew(desk: WorkerContext, home: Path) -> None
     )  # without the LoRA it is the same
 
 
+@pytest.mark.slow
 def test_a_failed_cell_says_why_and_the_others_go_on(desk: WorkerContext, home: Path) -> None:
     tensors = makers.add(makers.stock(POCKET), seed=3)
     makers.kohya(
@@ -492,6 +501,7 @@ def test_a_failed_cell_says_why_and_the_others_go_on(desk: WorkerContext, home: 
     )  # failed ones are tried again
 
 
+@pytest.mark.slow
 def test_guests_take_only_their_own(desk: WorkerContext) -> None:
     one = spec(axis("seed", [1, 2]))
     ran(desk, one)
@@ -504,6 +514,7 @@ def test_guests_take_only_their_own(desk: WorkerContext) -> None:
     } == {"guest"}  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_binned_cell_is_made_again_only_when_asked(desk: WorkerContext) -> None:
     asked = spec(axis("steps", [2, 3, 4]))
     id, result = ran(desk, asked)
@@ -581,6 +592,7 @@ def test_killed_anywhere_it_goes_on(desk: WorkerContext, kills: int) -> None:
 # ---- what one hands on ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sheet_viewer_and_index(desk: WorkerContext) -> None:
     one = spec(
         axis("scheduler", ["Euler", "DDIM"]),
@@ -624,6 +636,7 @@ def test_sheet_viewer_and_index(desk: WorkerContext) -> None:
     assert "<b>title" not in (folder / "viewer.html").read_text()
 
 
+@pytest.mark.slow
 def test_fit_is_higher_for_the_prompt_that_was_painted(desk: WorkerContext) -> None:
     from studio.engine import metrics
 

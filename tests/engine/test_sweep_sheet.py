@@ -120,6 +120,7 @@ def test_axes_that_go_hand_in_hand_are_one(tmp_path: Path) -> None:
     assert has(page, MISSING_FILL_COLOR) < 50
 
 
+@pytest.mark.slow
 def test_pages_stay_under_the_limits_and_lose_nothing(tmp_path: Path) -> None:
     whole = table(tmp_path, 12, 9)
     for limits in (
@@ -140,6 +141,7 @@ def test_pages_stay_under_the_limits_and_lose_nothing(tmp_path: Path) -> None:
         render_sheet(whole, max_side_px=40)
 
 
+@pytest.mark.slow
 def test_large_pictures_become_smaller_before_the_page_is_split(tmp_path: Path) -> None:
     whole = table(tmp_path, 3, 2, size=(900, 600))
     assert render_sheet(whole)[0].width > 2700

@@ -46,6 +46,7 @@ def make(bench: WorkerContext, **values: Any) -> list[tuple[Any, np.ndarray]]:
     return images
 
 
+@pytest.mark.slow
 def test_each_image_is_what_its_words_make(words: WorkerContext) -> None:
     images = make(words, prompt="a {red|blue} __thing__", seed=3, num_images=4, styles=["Night"])
     assert len({saved.request.prompt for saved, _ in images}) > 1

@@ -220,6 +220,7 @@ def test_class_pictures_weigh_what_they_are_told_to(bench: WorkerContext) -> Non
 # ---- chance is no accident ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_from_global_state_and_nothing_there_changes(bench: WorkerContext) -> None:
     values = {
         "dropout": 0.3,
@@ -254,6 +255,7 @@ def test_dropout_is_of_seed_batch_sample_and_layer(bench: WorkerContext) -> None
     assert one.network.dropout.drop_inputs(inputs, "a") is inputs
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_keeps_less_and_changes_nothing(bench: WorkerContext) -> None:
     values = {"dropout": 0.3, "train_text_encoder": True, "model": "pocket"}
     plain, thrifty = (trainer(bench, gradient_checkpointing=on, **values) for on in (False, True))

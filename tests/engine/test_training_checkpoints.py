@@ -454,6 +454,7 @@ def test_a_disk_that_refuses_is_told_in_words_and_the_job_goes_on_later(
     assert same(weights(bench, name), whole)
 
 
+@pytest.mark.slow
 def test_another_dataset_or_other_settings_are_refused_or_begun_anew(bench: WorkerContext) -> None:
     id = add(bench, **LONG | {"dataset": "other"})
     with pytest.raises(Cancelled):
@@ -479,6 +480,7 @@ def test_another_dataset_or_other_settings_are_refused_or_begun_anew(bench: Work
     )  # what does not change its steps may change
 
 
+@pytest.mark.slow
 def test_spoilt_checkpoints_are_named_and_the_one_before_is_taken(
     bench: WorkerContext, whole: dict[str, torch.Tensor]
 ) -> None:

@@ -286,6 +286,7 @@ def test_every_setting_has_a_case() -> None:
     assert not [name for name in CHEAPER if not re.search(rf"\b{name}\b", cheaper_tests)]
 
 
+@pytest.mark.slow
 def test_kept_or_not_latents_are_the_same(bench: WorkerContext) -> None:
     assert same(
         trained(bench, cache_latents="off", random_flip=True),
@@ -306,6 +307,7 @@ def test_the_shipped_miniatures_can_begin(bench: WorkerContext, name: str) -> No
 # ---- what a run says and leaves -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sample_prompts_may_name_embeddings(bench: WorkerContext) -> None:
     """In a sample they are what they are in a picture; one that is not there is said before the first step."""
     from safetensors.torch import save_file
@@ -410,6 +412,7 @@ def test_samples_validation_log_and_what_is_reported(bench: WorkerContext) -> No
     assert header["modelspec.date"] == bench.home.runs.get(id).date  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_lora_that_comes_out_paints_what_the_last_sample_shows(bench: WorkerContext) -> None:
     id = add(
         bench,
@@ -426,6 +429,7 @@ def test_the_lora_that_comes_out_paints_what_the_last_sample_shows(bench: Worker
     bench.pipelines.unload(f"LoRA {name}")
 
 
+@pytest.mark.slow
 def test_no_run_writes_over_another_s_file(bench: WorkerContext) -> None:
     first, second = (
         add(bench, name="mine", steps=1, checkpoint_every=1),
@@ -452,6 +456,7 @@ def test_no_run_writes_over_another_s_file(bench: WorkerContext) -> None:
         train(bench, {"run": "x"}, silent)
 
 
+@pytest.mark.slow
 def test_class_pictures_are_painted_once(bench: WorkerContext) -> None:
     values = {"class_word": "rock", "num_class_images": 3, "steps": 1, "seed": 11}
     said: list[str] = []
@@ -563,6 +568,7 @@ def test_a_probe_tells_seconds_and_bytes_and_leaves_no_trace(bench: WorkerContex
 # ---- pictures while training ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_picture_meanwhile_changes_neither_itself_nor_the_file(bench: WorkerContext) -> None:
     """Also one by the very model that is trained on, and with a LoRA."""
     values = {

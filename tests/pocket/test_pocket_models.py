@@ -61,6 +61,7 @@ def test_small_safe_and_half() -> None:
         assert kinds <= {"F16", "I64"}, file
 
 
+@pytest.mark.slow
 def test_the_judge_knows_drawings_and_not_noise(
     judge: Judge, drawn: tuple[np.ndarray, list[Scene]]
 ) -> None:
@@ -71,6 +72,7 @@ def test_the_judge_knows_drawings_and_not_noise(
     assert all(found[name] < 0.5 for name in ATTRIBUTES)
 
 
+@pytest.mark.slow
 def test_the_autoencoder_keeps_what_matters(
     judge: Judge, drawn: tuple[np.ndarray, list[Scene]]
 ) -> None:

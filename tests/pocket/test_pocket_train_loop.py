@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +56,7 @@ def test_cut_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert not list((tmp_path / "cut").glob("*.part"))
 
 
+@pytest.mark.slow
 def test_the_command_keeps_its_former_name() -> None:
     asked = subprocess.run(
         [sys.executable, "-m", "studio.engine.pocket", "--help"],

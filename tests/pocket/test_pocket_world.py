@@ -1,6 +1,7 @@
 """The small world keeps its promises: same scene, same picture; thing and ground differ; captions say what can be seen; nothing held out is trained on."""
 
 import numpy as np
+import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from studio.pocket.captions import format_full_caption, parse_caption, sample_caption
@@ -36,6 +37,7 @@ def contrast(seed: int) -> float:
     )
 
 
+@pytest.mark.slow
 def test_thing_and_ground_differ_in_lightness() -> None:
     found = np.array([contrast(seed) for seed in range(70_000, 70_200)])
     # the median is over the whole thing, doors and tummies too, and after the style: a few watercolours at night fall a little short

@@ -205,6 +205,7 @@ def test_little_space_is_said_before_work_fails(
     assert supervisor.problem.startswith("The disk is nearly full: ")
 
 
+@pytest.mark.slow
 def test_a_lock_sets_aside_what_has_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.lock").write_bytes(b"something else" * 100)
     assert Lock(tmp_path, "a").acquire()

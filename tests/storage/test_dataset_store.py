@@ -741,6 +741,7 @@ def killed(settings: Settings, times: int, seed: int) -> int:
     return halves
 
 
+@pytest.mark.slow
 def test_kills(settings: Settings) -> None:
     killed(settings, 4, 1)
 
@@ -750,6 +751,7 @@ def test_many_kills(settings: Settings) -> None:
     assert killed(settings, 60, 2) > 20
 
 
+@pytest.mark.slow
 def test_two_processes_write_at_once(settings: Settings, folder: Path) -> None:
     """They take turns; nothing is torn, nothing is lost: what one did not see it leaves."""
     code = (
@@ -821,6 +823,7 @@ def many(folder: Path, count: int) -> None:
         (folder / f"{k}.txt").write_text(f"a red boat {k % 7}, lake, tag {k % 50}\n")
 
 
+@pytest.mark.slow
 def test_hundreds_of_pictures(settings: Settings) -> None:
     check_many(settings, 400)
 

@@ -410,6 +410,7 @@ def test_a_kill_loses_no_row(jobs: Jobs, tmp_path: Path) -> None:
     )  # it may have died between writing a row and saying so
 
 
+@pytest.mark.slow
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     holder = python(
         "lock = Lock(Path(sys.argv[1]), 'cuda:0')\nassert lock.acquire()\nprint(os.getpid(), flush=True)\n"

@@ -92,6 +92,7 @@ def test_lone_texts_cost_no_search_each(settings: Settings, tmp_path: Path) -> N
     assert counts[1] < 2.5 * counts[0]
 
 
+@pytest.mark.slow
 def test_a_kill_while_importing_adds_all_or_nothing(settings: Settings, tmp_path: Path) -> None:
     archive = pack_pairs(tmp_path / "pairs.zip", 60)
     script = """

@@ -250,6 +250,7 @@ def test_the_doctor_says_what_would_go_and_removes_it_when_told_to(
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_the_doctor_removes_nothing_beside_an_open_studio(settings: Settings) -> None:
     path = leave(settings.outputs / f".a.png.{DEAD_PID}-140.tmp", 2 * DAY)
     lock = Lock(settings.home, "studio")

@@ -661,6 +661,7 @@ def test_any_spec_of_a_stored_sweep(home: Home, data: Any) -> None:
     assert "good" in {sweep.id for sweep in home.sweeps.list_sweeps()}
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=60) | VALUES.map(lambda value: f"steps = {json.dumps(value)}"))
 @PROPERTY
 def test_any_preset(home: Home, text: str) -> None:

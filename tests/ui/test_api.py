@@ -109,6 +109,7 @@ def test_named_typed_endpoints_and_no_others(client: Client) -> None:
         assert not set(names) & absent
 
 
+@pytest.mark.slow
 def test_a_picture_as_another_kind_of_file(client: Client, served: Served, tmp_path: Path) -> None:
     _, told = client.predict(api_name="/generate", **QUICK)
     digest = told["pictures"][0]["digest"]
@@ -146,6 +147,7 @@ def test_a_picture_and_what_made_it(client: Client, served: Served) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_grid(client: Client, served: Served) -> None:
     axes = [
         {"field": "scheduler", "values": ["Euler", "DDIM"]},
@@ -181,6 +183,7 @@ def test_a_grid(client: Client, served: Served) -> None:
         assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_training(client: Client, served: Served) -> None:
     asked = {
         "dataset": "moon",
@@ -202,6 +205,7 @@ def test_a_training(client: Client, served: Served) -> None:
         client.predict(api_name="/train", **asked | {"rank": 0, "steps": -1})
 
 
+@pytest.mark.slow
 def test_every_field_arrives(client: Client) -> None:
     by_itself = {"variation_strength"}  # of variations the seed stays
     assert set(OTHER) | set(FIELD_REQUIRES) | set(SWITCH_FIELDS) | by_itself == set(
@@ -226,6 +230,7 @@ def test_every_field_arrives(client: Client) -> None:
     assert [made["seed"] for made in told["pictures"]] == [5, 5, 5]
 
 
+@pytest.mark.slow
 def test_work_on_pictures(client: Client, served: Served, tmp_path: Path) -> None:
     picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
     mask = Image.new("L", (64, 64))
@@ -261,6 +266,7 @@ def test_work_on_pictures(client: Client, served: Served, tmp_path: Path) -> Non
     assert np.array_equal(np.asarray(Image.open(again[0])), after)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_to_pictures_is_said(
     client: Client, served: Served, tmp_path: Path
 ) -> None:
@@ -374,6 +380,7 @@ def test_inspect_reads_settings_back(client: Client, tmp_path: Path) -> None:
         assert file.name in str(caught.value)
 
 
+@pytest.mark.slow
 def test_jobs_lists_the_latest_first(client: Client) -> None:
     made = [client.predict(api_name="/generate", **QUICK | {"seed": seed})[1] for seed in (1, 2)]
     rows = client.predict(limit=2, api_name="/jobs")
@@ -389,6 +396,7 @@ def test_jobs_lists_the_latest_first(client: Client) -> None:
             client.predict(limit=limit, api_name="/jobs")
 
 
+@pytest.mark.slow
 def test_models_lists_the_library(client: Client, served: Served) -> None:
     answer = client.predict(api_name="/models")
     pocket = next(entry for entry in answer["models"] if entry["name"] == "pocket")
@@ -405,6 +413,7 @@ def test_models_lists_the_library(client: Client, served: Served) -> None:
             client.predict(limit=limit, api_name="/models")
 
 
+@pytest.mark.slow
 def test_captions_of_a_dataset(client: Client, served: Served) -> None:
     folder = served.home / "datasets" / "plush"
     shutil.copytree(
@@ -434,6 +443,7 @@ def test_captions_of_a_dataset(client: Client, served: Served) -> None:
             client.predict(api_name="/caption", **bad)
 
 
+@pytest.mark.slow
 def test_what_is_in_a_dataset(client: Client, served: Served) -> None:
     folder = served.home / "datasets" / "looked at"
     shutil.copytree(shipped("assets") / "datasets" / "mysks", folder)
@@ -477,6 +487,7 @@ def test_what_is_in_a_dataset(client: Client, served: Served) -> None:
     assert {line.split(":")[0] for line in str(caught.value).splitlines()} == {"Tokens", "Words"}
 
 
+@pytest.mark.slow
 def test_search_in_a_dataset(client: Client, served: Served) -> None:
     folder = served.home / "datasets" / "seen"
     shutil.copytree(shipped("assets") / "datasets" / "mysks", folder)
@@ -538,6 +549,7 @@ def test_nonsense_about_datasets(client: Client, served: Served, nonsense: Any) 
     assert "Traceback" not in served.log.read_text()[said_before:]
 
 
+@pytest.mark.slow
 def test_guests_ask_only_of_what_came_with_the_studio(client: Client, served: Served) -> None:
     (served.home / "datasets" / "family").mkdir(parents=True)
     shutil.copy(

@@ -149,6 +149,7 @@ def attack(door: FrontDoor, kind: str, value: Any, number: int) -> str:
     return "held" if {answer.status_code for answer in answers} == {401} else "open"
 
 
+@pytest.mark.slow
 def test_nothing_that_a_stranger_writes_opens_the_door(open_door: Callable[..., FrontDoor]) -> None:
     door = open_door(SHARED, ANN)
     outcomes = [
@@ -337,6 +338,7 @@ def test_a_wrong_password_slows_down_the_next(open_door: Callable[..., FrontDoor
     assert browser.get("/config").status_code == 200
 
 
+@pytest.mark.slow
 def test_many_machines_that_guess_are_slowed_down_together(
     open_door: Callable[..., FrontDoor],
 ) -> None:

@@ -115,6 +115,7 @@ def test_another_sites_page_can_send_nothing(served: Served, origin: str) -> Non
         )
 
 
+@pytest.mark.slow
 def test_a_cookie_that_no_script_reads_tells_browsers_apart(served: Served, jobs: Jobs) -> None:
     with Browser(served) as one, Browser(served) as other:
         given = [browser.get("/").headers["set-cookie"] for browser in (one, other)]
@@ -167,6 +168,7 @@ def test_a_tab_says_which_it_is_and_opens_nothing_by_it(served: Served, jobs: Jo
         assert (jobs.list_recent(1)[0].owner, jobs.list_recent(1)[0].tab) == (job.owner, "")
 
 
+@pytest.mark.slow
 def test_a_guest_reads_own_pictures_and_nobody_elses(
     served: Served, owner: Browser, guest: Browser
 ) -> None:
@@ -213,6 +215,7 @@ def bring(browser: Browser, shade: int) -> str:
     return str(browser.ask("img2img", file, *rest).json()["data"][1]["request"]["image"])
 
 
+@pytest.mark.slow
 def test_what_a_guest_brought_is_nobody_elses(
     served: Served, owner: Browser, guest: Browser
 ) -> None:
@@ -328,6 +331,7 @@ def test_the_page_reads_only_what_was_dropped_on_it(
     assert "a boat" not in answer.text
 
 
+@pytest.mark.slow
 def test_a_guest_changes_nothing_of_others(
     served: Served, guest: Browser, owner: Browser, jobs: Jobs
 ) -> None:
@@ -373,6 +377,7 @@ def test_a_guest_changes_nothing_of_others(
     assert job.state == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) -> None:
     before = jobs.list_recent(1)
     large = asked(width=1032, height=1032, steps=61, num_images=9, batch_size=5)
@@ -392,6 +397,7 @@ def test_a_guest_may_ask_for_less(guest: Browser, owner: Browser, jobs: Jobs) ->
     assert owner.ask("generate", *most).status_code == 200
 
 
+@pytest.mark.slow
 def test_hostile_uploads(served: Served, owner: Browser, guest: Browser) -> None:
     said = len(served.log.read_text())
     upscale_settings = list(UpscaleSpec(image="0" * 64).model_dump(mode="json").values())[1:]
@@ -513,6 +519,7 @@ def test_a_guest_reads_only_own_samples_and_loras(served: Served) -> None:
                 assert guest.get(f"{API}/file={path}").status_code == expected
 
 
+@pytest.mark.slow
 def test_an_invented_address_is_no_new_guest(served: Served, jobs: Jobs) -> None:
     """uvicorn by itself believes X-Forwarded-For of whatever comes from this machine, as a tunnel does."""
     for address in ("10.1.1.1", "10.1.1.2", "127.0.0.1"):

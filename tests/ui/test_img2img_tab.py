@@ -433,6 +433,7 @@ def test_where_no_frame_can_be_there_is_none(value: Any, inpaint: Inpaint) -> No
 # ---- pictures that come in -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hostile_pictures_are_taken_upright_or_refused_in_a_sentence(
     inpaint: Inpaint, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def press(browser: Browser, seconds: float = 20.0) -> float:
     raise AssertionError("the button was not answered")
 
 
+@pytest.mark.slow
 def test_calls_that_wait_hold_up_nobody(
     served: Served, owner: Browser, guests: list[Browser]
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_call_as_gradio_documents_it(owner: Browser, guests: list[Browser]) ->
         assert isinstance(json.loads(said[said.index("event: complete") + 1][6:])[0], list)
 
 
+@pytest.mark.slow
 def test_an_upload_is_its_senders(served: Served, owner: Browser, guests: list[Browser]) -> None:
     ann, bob = guests[:2]
     path = send(ann, png(64)).json()[0]
@@ -158,6 +160,7 @@ def test_routes_of_components_that_the_page_has_not_are_closed(owner: Browser) -
     assert owner.post(f"{API}/component_server", json={}).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_picture_that_no_request_can_use_is_refused_by_its_header(
     guests: list[Browser], owner: Browser
 ) -> None:
@@ -334,6 +337,7 @@ def test_an_upload_that_the_disk_does_not_take_says_so(settings: Settings) -> No
     check_sentence(answer.text)
 
 
+@pytest.mark.slow
 def test_a_path_is_no_file(owner: Browser, guests: list[Browser]) -> None:
     for browser in (owner, guests[0]):
         for path in ("/etc/hostname", "/studio-home/jobs.sqlite"):

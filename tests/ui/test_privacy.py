@@ -83,6 +83,7 @@ def find_leaks(text: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_is_built_of_nothing_of_the_owners(tmp_path: Path) -> None:
     services = Services(Home(load(home=plant(tmp_path))))
     config = build_page(services).get_config_file()

@@ -22,6 +22,7 @@ def tab(tmp_path: Path) -> QueueTab:
         return QueueTab(Services(Home(load(home=tmp_path))))
 
 
+@pytest.mark.slow
 def test_four_thousand_jobs_are_paged(tab: QueueTab, by: type[Asked]) -> None:
     jobs = tab.services.home.jobs
     with jobs._database.transaction():

@@ -376,6 +376,7 @@ def test_what_a_cell_came_to_is_seen() -> None:
     assert text.count('class="tile pinned"') == 1
 
 
+@pytest.mark.slow
 def test_many_cells_stay_quick_and_few() -> None:
     board = made(
         plan_sweep(
@@ -484,6 +485,7 @@ def test_more_values_go_on_with_the_same_sweep_and_seed(
     assert [job.spec["sweep"] for job in desk.home.jobs.list_open()] == [id, id]
 
 
+@pytest.mark.slow
 def test_a_guest_is_told_the_limit_before_anything_is_planned(tab: SweepTab, by: Any) -> None:
     huge = validate(
         SweepSpec,

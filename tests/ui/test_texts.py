@@ -112,6 +112,7 @@ def test_such_words_are_found(line: str) -> None:
     assert find_forbidden([line])
 
 
+@pytest.mark.slow
 def test_the_page_is_listed_by_tab() -> None:
     page = texts.list_page_texts()
     assert {"txt2img", "img2img", "Inpaint", "Upscale", "Sweep", "Gallery", "Models"} <= page.keys()

@@ -149,6 +149,7 @@ def test_a_stopped_download_goes_on_also_under_another_name(
     assert not any(is_part(name) for name in list_home(settings))
 
 
+@pytest.mark.slow
 def test_two_at_once(sites: Sites, get: Get, settings: Settings, lora: bytes) -> None:
     sites.put(LORA, lora)
     plan = look_up(SafeClient(sites.network), DownloadSpec(link=LORA))

@@ -423,6 +423,7 @@ def test_a_new_dataset_is_shown_under_the_name_that_its_folder_got(
     assert "added to a- bear." in shown[tab.import_report]
 
 
+@pytest.mark.slow
 def test_an_import_shows_how_far_it_is(
     tab: CaptioningTab, by: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -1,0 +1,1 @@
+"""What comparisons come to: rankings of votes, effects of axes, distances of sets of images."""

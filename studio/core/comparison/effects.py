@@ -1,0 +1,166 @@
+"""What each value of each axis does to a number, over all seeds and all other axes.
+
+Knows: cells by their coordinates, the additive model. Does not know: what the number is, what an
+axis varies.
+
+Source: the analysis of variance of a factorial design without interactions, fitted by least
+squares, so that missing cells are no fault (Searle, Linear Models, 1971).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+MAX_CONDITION = 1e10  # of the design's Gram matrix: beyond it two axes cannot be told apart
+
+Coordinates = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ValueEffect:
+    """What one value of an axis comes to.
+
+    Attributes:
+        mean: Of the number, as if every value of the other axes had been tried with it alike.
+        low: The lower end of the 95 % interval of `mean`; NaN where nothing is left to tell it by.
+        high: The upper end.
+        num_cells: How many cells it rests on.
+    """
+
+    mean: float
+    low: float
+    high: float
+    num_cells: int
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What all values of all axes come to.
+
+    Attributes:
+        axes: By axis, by value; None for an axis of which one value at most has cells, or which
+            cannot be told apart from another.
+        spread: By axis, the highest mean less the lowest, in the number's own unit; 0 for None.
+        noise: The standard deviation of what the axes do not explain.
+        seed_spread: The standard deviation between cells that differ in the seed alone; None
+            without such cells.
+    """
+
+    axes: tuple[tuple[ValueEffect, ...] | None, ...]
+    noise: float
+    seed_spread: float | None
+
+    @property
+    def spread(self) -> tuple[float, ...]:
+        return tuple(_get_range(values) for values in self.axes)
+
+
+def estimate_effects(
+    values: Mapping[Coordinates, float], sizes: Sequence[int], seed_axis: int | None = None
+) -> Effects:
+    """Estimate the mean of each value of each axis, with its interval.
+
+    Intervals are Student's, by what is left of the number's variance once all axes are taken out;
+    they hold as far as axes act independently of each other.
+
+    Args:
+        values: The number by the cell's coordinates; what is not finite is left out.
+        sizes: How many values each axis has.
+        seed_axis: The axis that varies the seed, if one does.
+    """
+    cells = [(at, value) for at, value in sorted(values.items()) if math.isfinite(value)]
+    axes = tuple(_find_levels(cells, axis) for axis in range(len(sizes)))
+    empty: tuple[tuple[ValueEffect, ...] | None, ...] = (None,) * len(sizes)
+    if not cells:
+        return Effects(empty, math.nan, None)
+    numbers = np.array([value for _, value in cells])
+    design, columns = _build_design([at for at, _ in cells], axes)
+    gram = design.T @ design
+    seed_spread = None if seed_axis is None else _measure_seed_spread(cells, seed_axis)
+    if np.linalg.cond(gram) > MAX_CONDITION:
+        return Effects(empty, math.nan, seed_spread)
+    inverse = np.linalg.inv(gram)
+    coefficients = inverse @ design.T @ numbers
+    residuals = numbers - design @ coefficients
+    num_free = len(numbers) - len(coefficients)
+    noise = math.sqrt(float(residuals @ residuals) / num_free) if num_free > 0 else math.nan
+    reach = float(stdtrit(num_free, (1 + CONFIDENCE) / 2)) * noise if num_free > 0 else math.nan
+    effects: list[tuple[ValueEffect, ...] | None] = []
+    for axis, size in enumerate(sizes):
+        levels = axes[axis]
+        if len(levels) < 2:
+            effects.append(None)
+            continue
+        found = []
+        for value in range(size):
+            if value not in levels:
+                found.append(ValueEffect(math.nan, math.nan, math.nan, 0))
+                continue
+            weights = np.zeros(len(coefficients))
+            weights[0] = 1
+            weights[columns[axis]] = _contrast(levels.index(value), len(levels))
+            mean = float(weights @ coefficients)
+            error = reach * math.sqrt(float(weights @ inverse @ weights))
+            num_cells = sum(at[axis] == value for at, _ in cells)
+            found.append(ValueEffect(mean, mean - error, mean + error, num_cells))
+        effects.append(tuple(found))
+    return Effects(tuple(effects), noise, seed_spread)
+
+
+def _find_levels(cells: Sequence[tuple[Coordinates, float]], axis: int) -> list[int]:
+    """Return the values of an axis that have cells."""
+    return sorted({at[axis] for at, _ in cells})
+
+
+def _build_design(
+    coordinates: Sequence[Coordinates], axes: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, list[slice]]:
+    """Return the design matrix and which of its columns are each axis'.
+
+    The first column is the mean; of an axis with n values n - 1 columns say by how much each
+    differs from it, so that the differences sum to zero.
+    """
+    blocks, columns, start = [np.ones((len(coordinates), 1))], [], 1
+    for axis, levels in enumerate(axes):
+        width = max(len(levels) - 1, 0)
+        block = np.zeros((len(coordinates), width))
+        for row, at in enumerate(coordinates):
+            block[row] = _contrast(levels.index(at[axis]), len(levels))
+        blocks.append(block)
+        columns.append(slice(start, start + width))
+        start += width
+    return np.hstack(blocks), columns
+
+
+def _contrast(level: int, num_levels: int) -> np.ndarray:
+    """Return the row of a value: the last one is what makes all sum to zero."""
+    if level == num_levels - 1:
+        return np.full(num_levels - 1, -1.0)
+    row: np.ndarray = np.eye(num_levels - 1)[level]
+    return row
+
+
+def _measure_seed_spread(
+    cells: Sequence[tuple[Coordinates, float]], seed_axis: int
+) -> float | None:
+    """Return the pooled standard deviation among cells that are alike but for the seed."""
+    alike: dict[Coordinates, list[float]] = defaultdict(list)
+    for at, value in cells:
+        alike[at[:seed_axis] + at[seed_axis + 1 :]].append(value)
+    groups = [np.array(group) for group in alike.values() if len(group) > 1]
+    if not groups:
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return math.sqrt(squares / sum(len(group) - 1 for group in groups))
+
+
+def _get_range(values: tuple[ValueEffect, ...] | None) -> float:
+    means = [value.mean for value in values or () if math.isfinite(value.mean)]
+    return max(means) - min(means) if means else 0.0
