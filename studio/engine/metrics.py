@@ -140,6 +140,31 @@ def compute_rms_difference(reference: Image.Image, candidate: Image.Image) -> fl
     return float(np.sqrt(np.mean(difference**2)) * 100)
 
 
+def compute_sharpness(image: Image.Image) -> float:
+    """Return the variance of the Laplacian of the brightness, 0 or more (of a range of 0 … 255).
+
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (ICPR 2000).
+    """
+    grey = np.pad(np.asarray(image.convert("L"), dtype=np.float64), 1, mode="edge")
+    middle = grey[1:-1, 1:-1]
+    neighbours = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((neighbours - 4 * middle).var())
+
+
+def compute_saturation(image: Image.Image) -> float:
+    """Return the mean saturation of HSV, in %."""
+    pixels = _to_array(image)
+    highest, lowest = pixels.max(-1), pixels.min(-1)
+    saturation = np.divide(highest - lowest, highest, out=np.zeros_like(highest), where=highest > 0)
+    return float(saturation.mean() * 100)
+
+
+def compute_clipping(image: Image.Image) -> float:
+    """Return how many pixels are pure black or pure white, in %."""
+    pixels = np.asarray(image.convert("RGB"))
+    return float(((pixels == 0).all(-1) | (pixels == 255).all(-1)).mean() * 100)
+
+
 def _to_array(image: Image.Image) -> np.ndarray:
     """Return RGB (height, width, 3) in 0 … 1, float64."""
     return np.asarray(image.convert("RGB"), dtype=np.float64) / 255

@@ -31,7 +31,7 @@ from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.job import generate
 from studio.engine.generation.trajectory import Trajectory
 from studio.engine.models.prompt_encoding import encode_prompts
-from studio.engine.sweeps.export import describe_mode, export_sweep
+from studio.engine.sweeps.export import METRICS, PIXEL_METRICS, describe_mode, export_sweep
 from studio.engine.sweeps.job import run_sweep
 from studio.errors import Cancelled, InvalidSpec, StudioError
 from studio.storage.gallery import ImageFilter
@@ -613,7 +613,7 @@ def test_sheet_viewer_and_index(desk: WorkerContext) -> None:
     desk.home.sweeps.set_verdict(id, keys[1], Verdict(5, "best of all", True))
     made = export_sweep(
         desk,
-        {"sweep": id, "numbers": ["seconds", "prompt fit", "difference"], "reference": keys[0]},
+        {"sweep": id, "numbers": list(METRICS), "reference": keys[0]},
         quiet,
     )
     assert {Path(path).name for path in made["files"]} == {
@@ -629,6 +629,9 @@ def test_sheet_viewer_and_index(desk: WorkerContext) -> None:
     first, second, *_ = index["cells"]
     assert first["numbers"]["difference"] == 0 < second["numbers"]["difference"]
     assert 0 < first["numbers"]["prompt fit"] <= 1
+    with Image.open(desk.home.sweeps.load_cell_results(id)[keys[0]].path or "") as image:
+        for name, compute in PIXEL_METRICS.items():
+            assert first["numbers"][name] == pytest.approx(compute(image), rel=1e-4)
     assert second["verdict"] == {"stars": 5, "note": "best of all", "best": True}
     assert (folder / first["picture"]).resolve() == desk.home.sweeps.load_cell_results(id)[
         keys[0]

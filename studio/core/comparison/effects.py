@@ -76,16 +76,17 @@ def estimate_effects(
         seed_axis: The axis that varies the seed, if one does.
     """
     cells = [(at, value) for at, value in sorted(values.items()) if math.isfinite(value)]
-    axes = tuple(_find_levels(cells, axis) for axis in range(len(sizes)))
-    empty: tuple[tuple[ValueEffect, ...] | None, ...] = (None,) * len(sizes)
+    nothing: tuple[tuple[ValueEffect, ...] | None, ...] = (None,) * len(sizes)
     if not cells:
-        return Effects(empty, math.nan, None)
+        return Effects(nothing, math.nan, None)
+    coordinates = np.array([at for at, _ in cells]).reshape(len(cells), len(sizes))
     numbers = np.array([value for _, value in cells])
-    design, columns = _build_design([at for at, _ in cells], axes)
+    counts = [np.bincount(coordinates[:, axis], minlength=size) for axis, size in enumerate(sizes)]
+    design, contrasts, columns = _build_design(coordinates, counts)
     gram = design.T @ design
     seed_spread = None if seed_axis is None else _measure_seed_spread(cells, seed_axis)
     if np.linalg.cond(gram) > MAX_CONDITION:
-        return Effects(empty, math.nan, seed_spread)
+        return Effects(nothing, math.nan, seed_spread)
     inverse = np.linalg.inv(gram)
     coefficients = inverse @ design.T @ numbers
     residuals = numbers - design @ coefficients
@@ -94,57 +95,50 @@ def estimate_effects(
     reach = float(stdtrit(num_free, (1 + CONFIDENCE) / 2)) * noise if num_free > 0 else math.nan
     effects: list[tuple[ValueEffect, ...] | None] = []
     for axis, size in enumerate(sizes):
-        levels = axes[axis]
-        if len(levels) < 2:
+        if np.count_nonzero(counts[axis]) < 2:
             effects.append(None)
             continue
-        found = []
-        for value in range(size):
-            if value not in levels:
-                found.append(ValueEffect(math.nan, math.nan, math.nan, 0))
-                continue
-            weights = np.zeros(len(coefficients))
-            weights[0] = 1
-            weights[columns[axis]] = _contrast(levels.index(value), len(levels))
-            mean = float(weights @ coefficients)
-            error = reach * math.sqrt(float(weights @ inverse @ weights))
-            num_cells = sum(at[axis] == value for at, _ in cells)
-            found.append(ValueEffect(mean, mean - error, mean + error, num_cells))
-        effects.append(tuple(found))
+        # What each value's mean is made of: the mean of all, and the columns of its axis.
+        weights = np.zeros((size, len(coefficients)))
+        weights[:, 0] = 1
+        weights[:, columns[axis]] = contrasts[axis]
+        means = weights @ coefficients
+        errors = reach * np.sqrt(np.einsum("ij,jk,ik->i", weights, inverse, weights))
+        effects.append(
+            tuple(
+                ValueEffect(float(mean), float(mean - error), float(mean + error), int(count))
+                if count
+                else ValueEffect(math.nan, math.nan, math.nan, 0)
+                for mean, error, count in zip(means, errors, counts[axis], strict=True)
+            )
+        )
     return Effects(tuple(effects), noise, seed_spread)
 
 
-def _find_levels(cells: Sequence[tuple[Coordinates, float]], axis: int) -> list[int]:
-    """Return the values of an axis that have cells."""
-    return sorted({at[axis] for at, _ in cells})
-
-
 def _build_design(
-    coordinates: Sequence[Coordinates], axes: Sequence[Sequence[int]]
-) -> tuple[np.ndarray, list[slice]]:
-    """Return the design matrix and which of its columns are each axis'.
+    coordinates: np.ndarray, counts: Sequence[np.ndarray]
+) -> tuple[np.ndarray, list[np.ndarray], list[slice]]:
+    """Return the design matrix; by axis its contrasts and which of the columns are its own.
 
-    The first column is the mean; of an axis with n values n - 1 columns say by how much each
-    differs from it, so that the differences sum to zero.
+    The first column is the mean. Of an axis with n values that have cells, n - 1 columns say by how
+    much each differs from it: the last value is what makes all differences sum to zero.
+
+    Args:
+        coordinates: (cells, axes), the value's index on each axis.
+        counts: By axis, how many cells each value has.
     """
-    blocks, columns, start = [np.ones((len(coordinates), 1))], [], 1
-    for axis, levels in enumerate(axes):
-        width = max(len(levels) - 1, 0)
-        block = np.zeros((len(coordinates), width))
-        for row, at in enumerate(coordinates):
-            block[row] = _contrast(levels.index(at[axis]), len(levels))
-        blocks.append(block)
+    blocks, contrasts, columns, start = [np.ones((len(coordinates), 1))], [], [], 1
+    for axis, count in enumerate(counts):
+        present = np.flatnonzero(count)
+        width = max(len(present) - 1, 0)
+        contrast = np.zeros((len(count), width))
+        contrast[present[:-1], np.arange(width)] = 1
+        contrast[present[-1]] = -1
+        blocks.append(contrast[coordinates[:, axis]])
+        contrasts.append(contrast)
         columns.append(slice(start, start + width))
         start += width
-    return np.hstack(blocks), columns
-
-
-def _contrast(level: int, num_levels: int) -> np.ndarray:
-    """Return the row of a value: the last one is what makes all sum to zero."""
-    if level == num_levels - 1:
-        return np.full(num_levels - 1, -1.0)
-    row: np.ndarray = np.eye(num_levels - 1)[level]
-    return row
+    return np.hstack(blocks), contrasts, columns
 
 
 def _measure_seed_spread(

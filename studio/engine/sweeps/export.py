@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.core.catalog import BATCHING_TOLERANCE, DEFAULT_MODEL
+from studio.core.comparison.conclusions import MEASURES
 from studio.core.generation import infotext
 from studio.core.generation.request import GenerationRequest
 from studio.core.sweeps.spec import Cell, SweepPlan, SweepSpec, plan_sweep
@@ -33,7 +34,13 @@ from studio.storage import atomic
 from studio.storage.jobs import Progress
 from studio.storage.sweeps import CellResult, Sweep
 
-METRICS = ("seconds", "prompt fit", "difference")
+METRICS = tuple(measure.name for measure in MEASURES)
+# Numbers of an image alone.
+PIXEL_METRICS = {
+    "sharpness": metrics.compute_sharpness,
+    "saturation": metrics.compute_saturation,
+    "clipping": metrics.compute_clipping,
+}
 SHEET_STEM = "sheet"
 SHORT_HASH_CHARS = 12  # of an image's hash among the fixed settings
 
@@ -71,6 +78,7 @@ def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -
         _measure_prompt_fit(context, sweep)
     if "difference" in metric_names:
         _measure_difference(context, sweep, str(spec.get("reference") or ""))
+    _measure_pixels(context, sweep, metric_names)
     report(Progress(0, 1, "Drawing the sheet"))
     files = write_exports(
         context, sweep, metric_names=metric_names, x_axis=spec.get("x"), y_axis=spec.get("y")
@@ -263,6 +271,18 @@ def _measure_difference(context: WorkerContext, sweep: Sweep, reference_key: str
         for key, path in paths.items()
     }
     context.home.sweeps.set_metric(sweep.id, "difference", differences)
+
+
+def _measure_pixels(context: WorkerContext, sweep: Sweep, metric_names: Sequence[str]) -> None:
+    """Measure those of the numbers that need no more than each image."""
+    wanted = [name for name in PIXEL_METRICS if name in metric_names]
+    measured: dict[str, dict[str, float]] = {name: {} for name in wanted}
+    for key, path in _list_image_paths(context, sweep).items() if wanted else ():
+        image = decode.load_image(path).image
+        for name in wanted:
+            measured[name][key] = PIXEL_METRICS[name](image)
+    for name, values in measured.items():
+        context.home.sweeps.set_metric(sweep.id, name, values)
 
 
 def _list_image_paths(context: WorkerContext, sweep: Sweep) -> dict[str, Path]:

@@ -25,7 +25,14 @@ from studio.ui.views.templates import render_macro
 MAX_TILES = 500  # drawn on the page, which are 300 kB at most; the viewer takes any number
 MAX_SHEETS = 6  # contact sheets that are previewed
 MAX_LISTED_VALUES = 40  # of an axis
-METRIC_LABELS = {"prompt fit": "fit", "difference": "Δ", "seconds": "s"}
+METRIC_LABELS = {
+    "prompt fit": "fit",
+    "difference": "Δ",
+    "seconds": "s",
+    "sharpness": "sharp",
+    "saturation": "sat.",
+    "clipping": "clip",
+}
 FILE_DESCRIPTIONS = {
     "viewer.html": "works offline anywhere: swap axes, compare, rate",
     "index.json": "all cells, for programs",

@@ -36,12 +36,16 @@ from studio.ui.private_gradio import event_payload
 from studio.ui.tabs.sweep import progress
 from studio.ui.tabs.sweep.cell import SLIDER_MODE, CellPane
 from studio.ui.views import sweep as grid
+from studio.ui.views.effects import render_effects
 
 STARTER_PRESETS = ("Samplers and steps", "Words - things and places")  # presets to begin with
 METRIC_CHOICES = [
     ("seconds", "seconds"),
     ("prompt fit (CLIP)", "prompt fit"),
     ("difference from the pinned cell", "difference"),
+    ("sharpness", "sharpness"),
+    ("saturation", "saturation"),
+    ("clipping", "clipping"),
 ]
 MAX_HISTORY_JOBS = 200  # jobs back to look for the last one of a sweep
 GridAxes = tuple[int, int | None]  # which axis goes across, which down
@@ -88,6 +92,7 @@ class SweepView:
             self.y_axis = gr.Dropdown(
                 [], label="Down ↓", scale=4, min_width=110, elem_id="sweep-down"
             )
+        self.effects = gr.HTML(elem_id="sweep-effects")
         self.grid = gr.HTML(self.render_invitation(), js_on_load=grid.SCRIPT, elem_id="sweep-grid")
         self.pane = CellPane(services)
         with gr.Accordion(
@@ -135,6 +140,7 @@ class SweepView:
             self.timer,
             self.head,
             self.grid,
+            self.effects,
             self.export_accordion,
             self.files,
             self.stop,
@@ -261,6 +267,7 @@ class SweepView:
             ),
             self.export_accordion: gr.Accordion(visible=num_done > 0),
             self.files: progress.render_files(self.services.home.sweeps.get_folder(sweep.id), jobs),
+            self.effects: "" if is_running else render_effects(board, sweep.spec),
         }
         grid_updates = self._grid_updates(board, selection, is_running)
         if grid_updates[self.grid_hash] != grid_hash:
@@ -298,6 +305,7 @@ class SweepView:
             self.extend: gr.Button(visible=False),
             self.resume: gr.Button(visible=False),
             self.files: "",
+            self.effects: "",
             self.export_accordion: gr.Accordion(visible=False),
         }
 
