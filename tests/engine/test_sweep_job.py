@@ -30,6 +30,7 @@ from studio.engine.context import WorkerContext
 from studio.engine.generation.batcher import Batcher
 from studio.engine.generation.job import generate
 from studio.engine.generation.trajectory import Trajectory
+from studio.engine.metrics import compute_rms_difference
 from studio.engine.models.prompt_encoding import encode_prompts
 from studio.engine.sweeps.export import METRICS, PIXEL_METRICS, describe_mode, export_sweep
 from studio.engine.sweeps.job import run_sweep
@@ -665,10 +666,32 @@ def test_fit_is_higher_for_the_prompt_that_was_painted(desk: WorkerContext) -> N
     )
 
 
+def test_each_sampler_is_compared_to_its_own_most_steps(desk: WorkerContext) -> None:
+    id, _ = ran(desk, spec(axis("steps", [3, 1, 2]), axis("scheduler", ["Euler", "DDIM"])))
+    export_sweep(desk, {"sweep": id, "numbers": ["convergence"]}, quiet)
+    results = desk.home.sweeps.load_cell_results(id)
+    sweep = desk.home.sweeps.get(id)
+    assert sweep
+    found = {
+        (cell.request.scheduler, cell.request.steps): results[cell.key]
+        for cell in plan_sweep(sweep.spec).cells
+    }
+    for (scheduler, steps), result in found.items():
+        images = [Image.open(found[scheduler, count].path or "") for count in (3, steps)]
+        assert result.metrics["convergence"] == compute_rms_difference(*images)
+        assert (result.metrics["convergence"] == 0) is (steps == 3)
+
+
 @pytest.mark.parametrize(
     "bad",
-    [{"numbers": ["beauty"]}, {"numbers": ["difference"]}, {"x": 7}, {"sweep": "x"}],
-    ids=["number", "no cell", "axis", "sweep"],
+    [
+        {"numbers": ["beauty"]},
+        {"numbers": ["difference"]},
+        {"numbers": ["convergence"]},
+        {"x": 7},
+        {"sweep": "x"},
+    ],
+    ids=["number", "no cell", "no steps", "axis", "sweep"],
 )
 def test_nonsense_is_refused_in_words(desk: WorkerContext, bad: dict[str, Any]) -> None:
     id = desk.home.sweeps.save(spec(axis("seed", [1, 2])), "local")

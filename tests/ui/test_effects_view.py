@@ -69,6 +69,23 @@ def test_nothing_is_there_without_numbers_or_images() -> None:
     assert render_effects(build_board(plan, failed, str), SPEC) == ""
 
 
+def test_how_samplers_converge_is_drawn_and_said() -> None:
+    html = render(
+        convergence=lambda sampler, steps, _seed: (2 - steps) * (0.3 if sampler == 0 else 4),
+        seconds=lambda sampler, steps, _seed: 1 + sampler + steps,
+    )
+    assert "Euler: nothing visible changes after 10 steps (0.6 % from 30 steps)." in html
+    assert "Heun: still changing at 20 steps (4 % from 30 steps)." in html
+    assert html.count("<polyline") == 4  # two samplers, over steps and over seconds
+    first = re.search(r'<polyline points="([^"]*)"', html)
+    assert first
+    points = [tuple(map(float, point.split(","))) for point in first[1].split()]
+    assert [x for x, _ in points] == [186.7, 373.3, 560.0]
+    assert points[-1][1] == 180.0  # no difference to itself, at the bottom
+    untimed = render(convergence=lambda _sampler, steps, _seed: 2 - steps)
+    assert untimed.count("<polyline") == 2
+
+
 def test_words_are_text() -> None:
     axes = [{"field": "prompt", "values": ["<i>a</i>", "b"]}, {"field": "seed", "values": "1-4"}]
     spec = SweepSpec.model_validate({"axes": axes})

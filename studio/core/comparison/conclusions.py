@@ -43,6 +43,7 @@ MEASURES = (
     Measure("seconds", "Seconds", " s", "low", "How long the image took."),
     Measure("prompt fit", "Prompt fit", "", "high", "How well CLIP finds the prompt in the image."),
     Measure("difference", "Difference", " %", "", "From the pinned cell: root mean square."),
+    Measure("convergence", "Convergence", " %", "", "From the same image at the most steps: rms."),
     Measure(
         "sharpness",
         "Sharpness",

@@ -197,6 +197,11 @@ class SweepSpec(_SweepOptions):
             groups.setdefault(key, []).append(k)
         return tuple(map(tuple, groups.values()))
 
+    def find_lone_axis(self, field: str) -> int | None:
+        """Return the index of the axis that varies a field, if it is linked to no other."""
+        alone = {group[0] for group in self.groups if len(group) == 1}
+        return next((k for k in sorted(alone) if self.axes[k].field == field), None)
+
     @property
     def value_counts(self) -> tuple[int, ...]:
         """How many values each axis has."""

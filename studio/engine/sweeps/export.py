@@ -7,6 +7,7 @@ viewer.py).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from studio.core.sweeps.spec import Cell, SweepPlan, SweepSpec, plan_sweep
 from studio.engine import metrics
 from studio.engine.context import WorkerContext
 from studio.engine.sweeps.results import (
+    Coordinates,
     Table,
     TableAxis,
     TableCell,
@@ -78,6 +80,8 @@ def export_sweep(context: WorkerContext, spec: Mapping[str, Any], report: Any) -
         _measure_prompt_fit(context, sweep)
     if "difference" in metric_names:
         _measure_difference(context, sweep, str(spec.get("reference") or ""))
+    if "convergence" in metric_names:
+        _measure_convergence(context, sweep)
     _measure_pixels(context, sweep, metric_names)
     report(Progress(0, 1, "Drawing the sheet"))
     files = write_exports(
@@ -271,6 +275,30 @@ def _measure_difference(context: WorkerContext, sweep: Sweep, reference_key: str
         for key, path in paths.items()
     }
     context.home.sweeps.set_metric(sweep.id, "difference", differences)
+
+
+def _measure_convergence(context: WorkerContext, sweep: Sweep) -> None:
+    """Measure how far each image is from that of the most steps which is else the same."""
+    axis = sweep.spec.find_lone_axis("steps")
+    if axis is None:
+        raise InvalidSpec(
+            ["Convergence: needs Steps as an axis that is not linked; this sweep has none."]
+        )
+    paths = _list_image_paths(context, sweep)
+    plan = plan_sweep(sweep.spec)
+    alike: dict[Coordinates, list[Cell]] = defaultdict(list)
+    for cell in plan.cells:
+        if cell.key in paths:
+            at = cell.coordinates
+            alike[at[:axis] + at[axis + 1 :]].append(cell)
+    differences = {}
+    for cells in alike.values():
+        most = max(cells, key=lambda cell: cell.request.steps)
+        reference = decode.load_image(paths[most.key]).image
+        for cell in cells:
+            image = decode.load_image(paths[cell.key]).image
+            differences[cell.key] = metrics.compute_rms_difference(reference, image)
+    context.home.sweeps.set_metric(sweep.id, "convergence", differences)
 
 
 def _measure_pixels(context: WorkerContext, sweep: Sweep, metric_names: Sequence[str]) -> None:

@@ -7,16 +7,26 @@ Knows: the measured numbers of a grid's cells. Does not know: how they were meas
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
+from studio.core.catalog import SCHEDULERS
 from studio.core.comparison.conclusions import MEASURES, AxisTitle, Measure, draw_conclusions
+from studio.core.comparison.convergence import (
+    ConvergenceLine,
+    ConvergencePoint,
+    describe_convergence,
+)
 from studio.core.comparison.effects import Effects, ValueEffect, estimate_effects
 from studio.core.sweeps.spec import SweepSpec
 from studio.ui.views.sweep import Board, Coordinates, Tile
 from studio.ui.views.templates import render_macro
 
 MAX_VALUES = 60  # of an axis, that are drawn
+CHART_WIDTH, CHART_HEIGHT = 560, 180
 
 
 @dataclass(frozen=True)
@@ -39,32 +49,121 @@ class MeasureChart:
     axes: tuple[tuple[str, tuple[Bar, ...]], ...]
 
 
+@dataclass(frozen=True)
+class DrawnLine:
+    """A line of a chart: its points as SVG has them, and its colour's hue, 0 … 359."""
+
+    name: str
+    points: str
+    hue: int
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Lines over a number, with what stands at the ends of its axes."""
+
+    title: str
+    most: str
+    highest: str
+    lines: tuple[DrawnLine, ...]
+
+
 def render_effects(board: Board, spec: SweepSpec) -> str:
     """Render what is known of a sweep's numbers; empty where too little is."""
     axes = tuple(AxisTitle(title, labels) for title, labels in board.axes)
     sizes = [len(axis.labels) for axis in axes]
-    seed_axis = _find_seed_axis(board, spec)
+    seed_axis = _find_axis(board, spec, "seed")
     sentences: list[str] = []
     charts = []
     for measure in MEASURES:
+        if measure.name == "convergence":
+            continue  # it has a chart of its own
         values = _collect_values(board.tiles, measure.name)
         effects = estimate_effects(values, sizes, seed_axis)
         said = draw_conclusions(measure, axes, effects, seed_axis)
         if said:
             sentences += said
             charts.append(_build_chart(measure, axes, effects, seed_axis))
-    if not charts:
+    lines = _trace_convergence(board, spec)
+    curves = []
+    if any(len(line.points) > 1 for line in lines):
+        sentences = describe_convergence(lines) + sentences
+        curves.append(_build_line_chart(lines, "steps", " steps", lambda point: point.steps))
+        if all(point.seconds > 0 for line in lines for point in line.points):
+            curves.append(_build_line_chart(lines, "seconds", " s", lambda point: point.seconds))
+    if not charts and not curves:
         return ""
-    return render_macro("effects.html", "effects", sentences=sentences, charts=charts)
+    return render_macro(
+        "effects.html",
+        "effects",
+        sentences=sentences,
+        charts=charts,
+        curves=curves,
+        width=CHART_WIDTH,
+        height=CHART_HEIGHT,
+    )
 
 
-def _find_seed_axis(board: Board, spec: SweepSpec) -> int | None:
-    """Return the axis of the grid that varies the seed and nothing else."""
-    alone = {group[0] for group in spec.groups if len(group) == 1}
-    for index, first in enumerate(board.axis_indices):
-        if first in alone and spec.axes[first].field == "seed":
-            return index
-    return None
+def _find_axis(board: Board, spec: SweepSpec, field: str) -> int | None:
+    """Return the axis of the grid that varies this field and nothing else."""
+    axis = spec.find_lone_axis(field)
+    return None if axis is None else board.axis_indices.index(axis)
+
+
+def _trace_convergence(board: Board, spec: SweepSpec) -> list[ConvergenceLine]:
+    """Return how far each sampler's images are from those of its most steps."""
+    steps_axis = _find_axis(board, spec, "steps")
+    differences = _collect_values(board.tiles, "convergence")
+    if steps_axis is None or not differences:
+        return []
+    sampler_axis = _find_axis(board, spec, "scheduler")
+    seconds = _collect_values(board.tiles, "seconds")
+    cells: dict[str, dict[float, list[Coordinates]]] = defaultdict(lambda: defaultdict(list))
+    for at in differences:
+        name = "" if sampler_axis is None else board.axes[sampler_axis][1][at[sampler_axis]]
+        steps = spec.axes[board.axis_indices[steps_axis]].parsed_values[at[steps_axis]]
+        cells[name][float(str(steps))].append(at)
+    lines = []
+    for name, by_steps in cells.items():
+        points = tuple(
+            ConvergencePoint(
+                steps,
+                fmean(differences[at] for at in places),
+                fmean(seconds.get(at, 0.0) for at in places),
+            )
+            for steps, places in sorted(by_steps.items())
+        )
+        scheduler = name or spec.base.scheduler
+        is_stochastic = any(
+            info.is_stochastic for known, info in SCHEDULERS.items() if known == scheduler
+        )
+        lines.append(ConvergenceLine(name, points, is_stochastic))
+    return lines
+
+
+def _build_line_chart(
+    lines: Sequence[ConvergenceLine], title: str, unit: str, get_x: Callable[[Any], float]
+) -> LineChart:
+    """Build a chart of differences over steps or seconds; both begin at 0."""
+    width = max((get_x(point) for line in lines for point in line.points), default=0.0) or 1.0
+    height = max((point.difference for line in lines for point in line.points), default=0.0) or 1.0
+    return LineChart(
+        title,
+        f"{width:.3g}{unit}",
+        f"{height:.2g} %",
+        tuple(
+            DrawnLine(
+                line.name or "Difference",
+                " ".join(
+                    f"{get_x(point) / width * CHART_WIDTH:.1f},"
+                    f"{CHART_HEIGHT - point.difference / height * CHART_HEIGHT:.1f}"
+                    for point in line.points
+                ),
+                round(360 * number / len(lines)),
+            )
+            for number, line in enumerate(lines)
+        ),
+    )
 
 
 def _collect_values(tiles: Mapping[Coordinates, Tile], name: str) -> dict[Coordinates, float]:

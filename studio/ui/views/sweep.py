@@ -29,6 +29,7 @@ METRIC_LABELS = {
     "prompt fit": "fit",
     "difference": "Δ",
     "seconds": "s",
+    "convergence": "conv.",
     "sharpness": "sharp",
     "saturation": "sat.",
     "clipping": "clip",

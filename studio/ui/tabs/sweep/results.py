@@ -43,6 +43,7 @@ METRIC_CHOICES = [
     ("seconds", "seconds"),
     ("prompt fit (CLIP)", "prompt fit"),
     ("difference from the pinned cell", "difference"),
+    ("difference from the most steps", "convergence"),
     ("sharpness", "sharpness"),
     ("saturation", "saturation"),
     ("clipping", "clipping"),
