@@ -273,6 +273,7 @@ CONTRAST = """selectors => {
 }"""
 
 
+@pytest.mark.slow
 def test_the_page_asks_for_few_files(shared: Studio, visit: Callable[..., Page]) -> None:
     page = visit(shared)
     go(page, "txt2img")

@@ -127,6 +127,7 @@ def test_axes_change_places_and_values_are_hidden(
     assert page.locator(".cell").count() == 3
 
 
+@pytest.mark.slow
 def test_two_cells_are_pinned_and_compared(show: Callable[..., Page], tmp_path: Path) -> None:
     page = show(whole := table(tmp_path, 4, 3))
     press(page, "p", "ArrowRight", "ArrowDown", "p", "c")

@@ -144,6 +144,7 @@ def test_search_by_words(bench: WorkerContext, scenes: list[Scene], looked: list
     )  # each was looked at once, by whichever test came first
 
 
+@pytest.mark.slow
 def test_search_by_a_picture(bench: WorkerContext, scenes: list[Scene]) -> None:
     found = ask(bench, like="000.png", limit=COUNT)["found"]
     assert len(found) == COUNT - 1

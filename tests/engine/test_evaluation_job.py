@@ -101,6 +101,7 @@ def test_base_and_tuned_are_painted_judged_and_weighed(
     assert kept["pairs"] == pairs
 
 
+@pytest.mark.slow
 def test_the_card_lies_beside_the_file(desk: WorkerContext, found: dict[str, Any]) -> None:
     card, picture = map(Path, found["card"])
     shown = found["best"] or max(found["points"], key=lambda one: one["concept"])

@@ -15,7 +15,9 @@ SHEETS = [
     STATIC / name for name in ("frame.css", "style.css", "habits.css", "notices.css", "toasts.css")
 ]
 # Of gradio's theme, and set on elements by the page itself.
-FOREIGN = re.compile(r"--(?:cell|side|zoom|icon|done|block-|button-|input-|spacing-|primary-)")
+FOREIGN = re.compile(
+    r"--(?:cell|side|zoom|icon|done|mean|low|high|chart-line|block-|button-|input-|spacing-|primary-)"
+)
 URLS = re.compile(r'url\("[^"]*"\)|/\*.*?\*/', re.DOTALL)
 COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}\b(?=[^{}]*[;}])|\b(?:rgba?|hsla?)\(")
 SPACED = re.compile(r"(?<![\w-])((?:row-|column-)?gap|padding(?:-\w+)*|margin(?:-\w+)*): ([^;}]+)")

@@ -27,6 +27,7 @@ from studio.ui.views.templates import render_macro
 
 MAX_VALUES = 60  # of an axis, that are drawn
 CHART_WIDTH, CHART_HEIGHT = 560, 180
+NUM_CHART_COLOURS = 8  # in static/tokens.css
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,20 @@ class MeasureChart:
 
 @dataclass(frozen=True)
 class DrawnLine:
-    """A line of a chart: its points as SVG has them, and its colour's hue, 0 … 359."""
+    """A line of a chart: its points as SVG has them, and which of the chart's colours it has."""
 
     name: str
     points: str
-    hue: int
+    number: int
+
+    @property
+    def colour(self) -> int:
+        """The number of its colour, from 1; every other round of colours is dashed."""
+        return self.number % NUM_CHART_COLOURS + 1
+
+    @property
+    def is_dashed(self) -> bool:
+        return self.number // NUM_CHART_COLOURS % 2 == 1
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,7 @@ def _build_line_chart(
                     f"{CHART_HEIGHT - point.difference / height * CHART_HEIGHT:.1f}"
                     for point in line.points
                 ),
-                round(360 * number / len(lines)),
+                number,
             )
             for number, line in enumerate(lines)
         ),
