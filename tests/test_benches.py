@@ -25,6 +25,7 @@ SMALLEST = {
     "page": ["--runs", "1"],
     "weight": ["--runs", "1"],
     "press": ["--runs", "1"],
+    "tasks": [],
     "guests": ["--seconds", "3"],
     "gpu": ["--toy"],
     "files": ["--toy", "--runs", "1"],

@@ -17,6 +17,7 @@ python -m tests.bench page                        the page's start, and in Chrom
 python -m tests.bench weight [--runs 3]           what the page costs a browser, against hello world: work, requests, tabs
                              [--against PATH]     and against another checkout of the studio
 python -m tests.bench press [--runs 3]            a press that fills the training form, and with gradio's own script
+python -m tests.bench tasks                       three tasks in presses, scrolls and seconds; --against another checkout too
 python -m tests.bench guests [--seconds 180]      20 clients, two of them misbehaving: what the owner notices
 """
 
@@ -41,6 +42,7 @@ from tests.bench.page import page
 from tests.bench.pictures import pictures
 from tests.bench.single_files import single_files
 from tests.bench.sweeps import bound, sweeps
+from tests.bench.tasks import tasks
 from tests.bench.training import training
 from tests.bench.weight import press, weight
 
@@ -66,6 +68,7 @@ def main() -> None:
         "page": page,
         "weight": weight,
         "press": press,
+        "tasks": tasks,
         "guests": guests,
         "gpu": gpu,
         "files": single_files,
@@ -90,7 +93,9 @@ def main() -> None:
     parser.add_argument(
         "--toy", action="store_true", help="of the benches of the GPU and of files: at toy size"
     )
-    parser.add_argument("--against", help="of weight: a checkout of the studio to compare with")
+    parser.add_argument(
+        "--against", help="of weight and tasks: a checkout of the studio to compare with"
+    )
     parser.add_argument(
         "--kind", nargs="+", choices=DEMO_KINDS, help="of LoRA, to train the Moon with side by side"
     )
