@@ -48,7 +48,8 @@ def bundle_styles(kinds: Collection[str], folder: Path = ASSETS_FOLDER) -> Style
         kinds: As gradio's `get_block_name` says them.
         folder: Of gradio's files.
     """
-    names = list(dict.fromkeys(_list_names(kinds, folder)))
+    named = dict.fromkeys(_list_names(kinds, folder))
+    names = [name for name in named if (folder / name).is_file()]
     names.sort(key=lambda name: not name.startswith("index-"))  # the page's own come first
     texts = [(folder / name).read_text("utf-8") for name in names]
     return StyleBundle(tuple(names), "\n".join(texts)) if names else None

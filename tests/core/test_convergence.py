@@ -42,8 +42,8 @@ def test_sentences() -> None:
     assert said == [
         "Heun: nothing visible changes after 20 steps (0.5 % from 40 steps).",
         "Euler: nothing visible changes after 30 steps (0.94 % from 40 steps).",
-        "Euler a: still changing at 30 steps (12 % from 40 steps); it adds noise at each step and "
-        "never settles.",
+        "Euler a: still changing at 30 steps (12 % from 40 steps); it adds fresh noise at each "
+        "step, so it need not settle.",
         "DDIM: still changing at 30 steps (3 % from 40 steps).",
     ]
     (single,) = describe_convergence([line("", 5, 0.2, 0)])

@@ -98,7 +98,17 @@ def test_values_without_cells_and_axes_that_are_one() -> None:
     assert (first[1].num_cells, math.isnan(first[1].mean)) == (0, True)
     assert [first[0].mean, first[2].mean] == pytest.approx([1.5, 3.5])
     assert effects.spread[0] == pytest.approx(2.0)
-    # Two axes that always go together cannot be told apart.
+    # Two axes that always go together cannot be told apart; one beside them can.
+    beside = estimate_effects(
+        {(n, n, k): 3.0 * n + k for n in range(3) for k in range(2)}, (3, 3, 2)
+    )
+    assert beside.axes[:2] == (None, None)
+    last = beside.axes[2]
+    assert last
+    assert [value.mean for value in last] == pytest.approx([3.0, 4.0])
+    assert beside.noise == pytest.approx(0, abs=1e-9)
+    many = {(n, k): float(n) for n in range(400) for k in range(2)}
+    assert estimate_effects(many, (400, 2)).axes == (None, None)  # too much to wait for
     assert estimate_effects({(n, n): float(n) for n in range(3)}, (3, 3)).axes == (None, None)
     assert estimate_effects({}, (3, 3)).axes == (None, None)
     assert estimate_effects({(0, 0): math.inf}, (3, 3)).axes == (None, None)

@@ -199,6 +199,10 @@ def test_agreement() -> None:
     tie = measure_agreement([Vote("a", "b", voter="ann"), Vote("b", "a", True, "bob")])
     assert tie
     assert tie.kappa == 0
+    ties = measure_agreement([Vote("a", "b", True, "ann"), Vote("b", "a", True, "bob")])
+    assert ties
+    assert ties.kappa == 1
+    assert measure_agreement([Vote("a", "b"), Vote("b", "a"), *votes("ann", "a")]) is None
     # A change of mind counts once; alone nobody agrees with anybody.
     assert measure_agreement([*votes("ann", "a"), *votes("ann", "b")]) is None
     assert measure_agreement([]) is None

@@ -53,6 +53,8 @@ def test_cmmd_is_its_formula() -> None:
     assert compute_cmmd(first, second) == pytest.approx(1000 * expected, rel=1e-9)
     assert compute_cmmd(first, first) == pytest.approx(0, abs=1e-9)
     assert compute_cmmd(first, second) > 0
+    rows = [first[n % len(first)] for n in range(12 * 200)]  # in several blocks
+    assert compute_cmmd(np.array(rows), second) == pytest.approx(1000 * expected, rel=1e-9)
 
 
 def test_farther_sets_are_farther() -> None:
@@ -65,7 +67,8 @@ def test_farther_sets_are_farther() -> None:
 
 
 def test_few_images_are_said() -> None:
-    assert describe_small_sets(600, 512, 512) == ""
+    assert describe_small_sets(600, 513, 512) == ""
+    assert "has 512 images" in describe_small_sets(600, 512, 512)
     few = describe_small_sets(40, 900, 512)
     assert "The smaller set has 40 images" in few
     assert "CMMD" not in few

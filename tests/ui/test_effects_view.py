@@ -82,6 +82,11 @@ def test_how_samplers_converge_is_drawn_and_said() -> None:
     points = [tuple(map(float, point.split(","))) for point in first[1].split()]
     assert [x for x, _ in points] == [186.7, 373.3, 560.0]
     assert points[-1][1] == 180.0  # no difference to itself, at the bottom
+    # Without the image that they were compared to, differences say nothing.
+    gone = render(
+        convergence=lambda _sampler, steps, _seed: 2 - steps if steps < 2 else float("nan")
+    )
+    assert "<polyline" not in gone
     untimed = render(convergence=lambda _sampler, steps, _seed: 2 - steps)
     assert untimed.count("<polyline") == 2
 

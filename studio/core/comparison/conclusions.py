@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.core.comparison.effects import Effects, ValueEffect
+from scipy.special import stdtrit
+
+from studio.core.comparison.effects import CONFIDENCE, Effects, ValueEffect
 
 MIN_CELLS = 4  # fewer are looked at, not counted
 
@@ -35,8 +37,9 @@ class Measure:
     help: str = ""
 
     def format(self, value: float) -> str:
-        """Return a value with its unit, to three digits."""
-        return f"{value:.3g}{self.unit}"
+        """Return a value with its unit, to three digits or whole."""
+        number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{number}{self.unit}"
 
 
 MEASURES = (
@@ -70,7 +73,9 @@ def draw_conclusions(
 ) -> list[str]:
     """Return what can be said of a number, the axis that moves it most first.
 
-    An axis is said to matter if the interval of its best value and that of its worst do not meet.
+    An axis is said to matter if its best and its worst value differ by more than chance, by
+    Student's test of their difference. As these two are picked from many, the test allows for each
+    pair of values of each axis (Bonferroni's correction).
 
     Args:
         measure: The number.
@@ -84,14 +89,14 @@ def draw_conclusions(
         return []
     if not math.isfinite(effects.noise):
         return [
-            f"{measure.title}: {num_cells} cells are too few to tell what stands out from chance. "
-            "Add a seed axis with two or more seeds."
+            f"{measure.title}: each value was tried too seldom to tell what stands out from "
+            "chance. Add an axis Seed with two or more seeds."
         ]
     known.sort(key=lambda index: -effects.spread[index])
     sentences = []
     for index in known:
         values = effects.axes[index]
-        if values and (extremes := _find_extremes(values, measure)):
+        if values and (extremes := _find_extremes(values, measure, effects.num_free, len(known))):
             first, last = (_describe(measure, axes[index], values, place) for place in extremes)
             above, below = ("best", "worst") if measure.better else ("highest", "lowest")
             sentences.append(f"{measure.title}: {above} with {first}, {below} with {last}.")
@@ -107,14 +112,21 @@ def draw_conclusions(
     return sentences
 
 
-def _find_extremes(values: Sequence[ValueEffect], measure: Measure) -> tuple[int, int] | None:
-    """Return the best and the worst value, or None if their intervals meet."""
+def _find_extremes(
+    values: Sequence[ValueEffect], measure: Measure, num_free: int, num_axes: int
+) -> tuple[int, int] | None:
+    """Return the best and the worst value, or None if chance may have made them differ."""
     order = [index for index, value in enumerate(values) if math.isfinite(value.mean)]
     order.sort(key=lambda index: values[index].mean, reverse=measure.better != "low")
     first, last = values[order[0]], values[order[-1]]
-    high, low = (last, first) if measure.better == "low" else (first, last)
-    # Where nothing is left to chance, equal numbers have intervals without a width.
-    return (order[0], order[-1]) if high.low > low.high + 1e-12 * abs(low.high) else None
+    num_pairs = num_axes * len(order) * (len(order) - 1) / 2
+    reach = float(stdtrit(num_free, 1 - (1 - CONFIDENCE) / 2 / num_pairs))
+    half_interval = float(stdtrit(num_free, (1 + CONFIDENCE) / 2))
+    error = math.hypot(first.high - first.low, last.high - last.low) / 2 / half_interval
+    # Where nothing is left to chance, errors are no more than rounding.
+    least = 1e-9 * max(abs(first.mean), abs(last.mean))
+    is_certain = abs(first.mean - last.mean) > max(reach * error, least)
+    return (order[0], order[-1]) if is_certain else None
 
 
 def _describe(measure: Measure, axis: AxisTitle, values: Sequence[ValueEffect], index: int) -> str:

@@ -79,5 +79,5 @@ def _describe(line: ConvergenceLine) -> str:
             f"({before.difference:.2g} % from {most.steps:g} steps)"
         )
         if line.is_stochastic:
-            text += "; it adds noise at each step and never settles"
+            text += "; it adds fresh noise at each step, so it need not settle"
     return text[:1].upper() + text[1:] + "."

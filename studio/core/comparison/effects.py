@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 MAX_CONDITION = 1e10  # of the design's Gram matrix: beyond it two axes cannot be told apart
+MAX_COLUMNS = 300  # of the design, which is solved while somebody waits
 
 Coordinates = tuple[int, ...]
 
@@ -49,6 +50,7 @@ class Effects:
             cannot be told apart from another.
         spread: By axis, the highest mean less the lowest, in the number's own unit; 0 for None.
         noise: The standard deviation of what the axes do not explain.
+        num_free: The degrees of freedom that it is told by.
         seed_spread: The standard deviation between cells that differ in the seed alone; None
             without such cells.
     """
@@ -56,6 +58,7 @@ class Effects:
     axes: tuple[tuple[ValueEffect, ...] | None, ...]
     noise: float
     seed_spread: float | None
+    num_free: int = 0
 
     @property
     def spread(self) -> tuple[float, ...]:
@@ -66,6 +69,8 @@ def estimate_effects(
     values: Mapping[Coordinates, float], sizes: Sequence[int], seed_axis: int | None = None
 ) -> Effects:
     """Estimate the mean of each value of each axis, with its interval.
+
+    Nothing is estimated where the axes have more than `MAX_COLUMNS` values.
 
     Intervals are Student's, by what is left of the number's variance once all axes are taken out;
     they hold as far as axes act independently of each other.
@@ -82,11 +87,16 @@ def estimate_effects(
     coordinates = np.array([at for at, _ in cells]).reshape(len(cells), len(sizes))
     numbers = np.array([value for _, value in cells])
     counts = [np.bincount(coordinates[:, axis], minlength=size) for axis, size in enumerate(sizes)]
+    seed_spread = None if seed_axis is None else _measure_seed_spread(cells, seed_axis)
+    if sum(map(np.count_nonzero, counts)) > MAX_COLUMNS:
+        return Effects(nothing, math.nan, seed_spread)
     design, contrasts, columns = _build_design(coordinates, counts)
     gram = design.T @ design
-    seed_spread = None if seed_axis is None else _measure_seed_spread(cells, seed_axis)
     if np.linalg.cond(gram) > MAX_CONDITION:
-        return Effects(nothing, math.nan, seed_spread)
+        alike = _find_confounded_axes(design, columns)
+        if len(alike) in (0, len(sizes)):
+            return Effects(nothing, math.nan, seed_spread)
+        return _estimate_beside(cells, sizes, alike, seed_axis)
     inverse = np.linalg.inv(gram)
     coefficients = inverse @ design.T @ numbers
     residuals = numbers - design @ coefficients
@@ -112,7 +122,7 @@ def estimate_effects(
                 for mean, error, count in zip(means, errors, counts[axis], strict=True)
             )
         )
-    return Effects(tuple(effects), noise, seed_spread)
+    return Effects(tuple(effects), noise, seed_spread, max(num_free, 0))
 
 
 def _build_design(
@@ -139,6 +149,40 @@ def _build_design(
         columns.append(slice(start, start + width))
         start += width
     return np.hstack(blocks), contrasts, columns
+
+
+def _find_confounded_axes(design: np.ndarray, columns: Sequence[slice]) -> list[int]:
+    """Return the axes whose columns others could stand for."""
+    rank = np.linalg.matrix_rank(design)
+    confounded = []
+    for axis, own in enumerate(columns):
+        width = own.stop - own.start
+        others = np.delete(design, np.arange(own.start, own.stop), axis=1)
+        if width and np.linalg.matrix_rank(others) > rank - width:
+            confounded.append(axis)
+    return confounded
+
+
+def _estimate_beside(
+    cells: Sequence[tuple[Coordinates, float]],
+    sizes: Sequence[int],
+    alike: Sequence[int],
+    seed_axis: int | None,
+) -> Effects:
+    """Estimate the axes beside those that cannot be told apart, which count as one axis."""
+    kept = [axis for axis in range(len(sizes)) if axis not in alike]
+    together = sorted({tuple(at[axis] for axis in alike) for at, _ in cells})
+    values = {
+        (*(at[axis] for axis in kept), together.index(tuple(at[axis] for axis in alike))): value
+        for at, value in cells
+    }
+    inner = estimate_effects(
+        values,
+        [*(sizes[axis] for axis in kept), len(together)],
+        kept.index(seed_axis) if seed_axis in kept else None,
+    )
+    axes = dict(zip(kept, inner.axes[:-1], strict=True))
+    return replace(inner, axes=tuple(axes.get(axis) for axis in range(len(sizes))))
 
 
 def _measure_seed_spread(

@@ -264,10 +264,12 @@ def measure_agreement(votes: Iterable[Vote[Item]]) -> Agreement | None:
     """Return how far people agree on the pairs that two of them or more voted on.
 
     Of each such pair all couples of voters count, and all pairs alike. Someone's last vote on a
-    pair is the one that counts. None if there is no such pair.
+    pair is the one that counts; votes of nobody known are left out. None if there is no such pair.
     """
     by_pair: dict[frozenset[Item], dict[str, Item | None]] = defaultdict(dict)
     for vote in votes:
+        if not vote.voter:
+            continue
         chosen = None if vote.is_tie else vote.winner
         by_pair[frozenset((vote.winner, vote.loser))][vote.voter] = chosen
     shared = [choices for choices in by_pair.values() if len(choices) > 1]
@@ -279,10 +281,16 @@ def measure_agreement(votes: Iterable[Vote[Item]]) -> Agreement | None:
 
 
 def _measure_likeness(choices: Mapping[str, Item | None]) -> float:
-    """Return the share of couples who chose the same; a tie against anything is half of that."""
+    """Return the share of couples who chose the same; a tie and a choice are half of that."""
     couples = list(combinations(choices.values(), 2))
-    alike = sum(0.5 if None in couple else float(couple[0] == couple[1]) for couple in couples)
+    alike = sum(_compare_choices(*couple) for couple in couples)
     return alike / len(couples)
+
+
+def _compare_choices(first: Item | None, second: Item | None) -> float:
+    if first == second:
+        return 1.0
+    return 0.5 if first is None or second is None else 0.0
 
 
 def _get_variance(covariance: np.ndarray, first: int, second: int) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 
 CMMD_SIGMA = 10.0  # of the Gaussian kernel, as its authors have it
 CMMD_FACTOR = 1000.0  # for numbers that are easy to read, as its authors have it
-# Below as many images as a feature has numbers, a covariance is not of full rank, and the Fréchet
+# Without more images than a feature has numbers, a covariance is not of full rank, and the Fréchet
 # distance says more about how few there are than about what they show.
-MIN_IMAGES_PER_FEATURE = 1
 MIN_CMMD_IMAGES = 30
+MAX_KERNEL_ROWS = 1000  # at once, so that a large set takes no gigabytes
 
 
 def compute_frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -71,12 +71,11 @@ def describe_small_sets(num_first: int, num_second: int, width: int) -> str:
         width: Numbers of a feature.
     """
     num_images = min(num_first, num_second)
-    needed = MIN_IMAGES_PER_FEATURE * width
-    if num_images >= needed:
+    if num_images > width:
         return ""
     text = (
         f"The smaller set has {num_images:,} images. The Fréchet distance needs more than "
-        f"{needed:,}, as many as a feature has numbers: with fewer it is too high, and only sets "
+        f"{width:,}, as many as a feature has numbers: with fewer it is too high, and only sets "
         "of the same size can be compared by it."
     )
     if num_images < MIN_CMMD_IMAGES:
@@ -93,5 +92,10 @@ def _check_sets(first: np.ndarray, second: np.ndarray) -> None:
 
 def _average_kernel(first: np.ndarray, second: np.ndarray) -> float:
     first, second = first.astype(np.float64), second.astype(np.float64)
-    squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-    return float(np.exp(-squares / (2 * CMMD_SIGMA**2)).mean())
+    lengths = (second**2).sum(1)
+    total = 0.0
+    for start in range(0, len(first), MAX_KERNEL_ROWS):
+        rows = first[start : start + MAX_KERNEL_ROWS]
+        squares = (rows**2).sum(1)[:, None] + lengths[None] - 2 * rows @ second.T
+        total += float(np.exp(-squares / (2 * CMMD_SIGMA**2)).sum())
+    return total / (len(first) * len(second))

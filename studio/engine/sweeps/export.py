@@ -278,7 +278,10 @@ def _measure_difference(context: WorkerContext, sweep: Sweep, reference_key: str
 
 
 def _measure_convergence(context: WorkerContext, sweep: Sweep) -> None:
-    """Measure how far each image is from that of the most steps which is else the same."""
+    """Measure how far each image is from that of the most steps which is else the same.
+
+    Where that one has no image, nothing is measured.
+    """
     axis = sweep.spec.find_lone_axis("steps")
     if axis is None:
         raise InvalidSpec(
@@ -291,9 +294,12 @@ def _measure_convergence(context: WorkerContext, sweep: Sweep) -> None:
         if cell.key in paths:
             at = cell.coordinates
             alike[at[:axis] + at[axis + 1 :]].append(cell)
+    most_steps = max(cell.request.steps for cell in plan.cells)
     differences = {}
     for cells in alike.values():
-        most = max(cells, key=lambda cell: cell.request.steps)
+        most = next((cell for cell in cells if cell.request.steps == most_steps), None)
+        if most is None:
+            continue
         reference = decode.load_image(paths[most.key]).image
         for cell in cells:
             image = decode.load_image(paths[cell.key]).image

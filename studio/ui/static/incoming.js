@@ -82,7 +82,7 @@ const USES = [
     field: '#models-drop input[type=file]',
     fold: '#models-add',
     taken: '#models-drop',
-    missing: 'Only the owner of this studio can add models.',
+    missing: 'Models takes no files now; only the owner of this studio can add some.',
   },
   {
     tab: 'training',
@@ -141,18 +141,25 @@ const findField = ({field, fold, taken}) => {
   if (clear) clear.click();
   return null;
 };
-const use = (chosen, files) =>
-  openThen(chosen.tab, chosen.title, () =>
-    later(
-      () => findField(chosen),
-      field => {
-        put(field, files);
-        field.closest('.block')?.scrollIntoView({block: 'nearest'});
-      },
-      SOON,
-      () => chosen.missing && say(chosen.missing),
-    ),
+const use = (chosen, files) => {
+  const refuse = () =>
+    say(chosen.missing || `The tab ${chosen.title} cannot take files now: try again there.`);
+  openThen(
+    chosen.tab,
+    chosen.title,
+    () =>
+      later(
+        () => findField(chosen),
+        field => {
+          put(field, files);
+          field.closest('.block')?.scrollIntoView({block: 'nearest'});
+        },
+        SOON,
+        refuse,
+      ),
+    refuse,
   );
+};
 
 // ---- the question
 const title = make('h2', {id: 'incoming-title'});
@@ -174,20 +181,26 @@ const say = text => {
   cancel.textContent = 'Close';
   open();
 };
-const ask = files => {
-  if (!files.length) return;
+const ask = (files, numLeftOut = 0) => {
+  if (!files.length) {
+    say('There is nothing in it that the studio takes.');
+    return;
+  }
   const [{name}] = files;
   const uses = listUses(files);
   if (!uses.length) {
-    const what = files.length === 1 ? name : 'these files together';
-    say(`The studio takes images, models, zips and files with settings, but not ${what}.`);
+    const these = files.length === 1 ? name : 'these files together';
+    say(`The studio takes images, models, zips and files with settings, but not ${these}.`);
     return;
   }
   if (uses.length === 1 && inView()?.id === `tab-${uses[0].tab}`) {
     use(uses[0], files);
     return;
   }
-  title.textContent = `What to do with ${files.length === 1 ? name : `${files.length} files`}?`;
+  const what = files.length === 1 ? name : `${files.length.toLocaleString('en')} files`;
+  const others = numLeftOut === 1 ? '1 other is' : `${numLeftOut.toLocaleString('en')} others are`;
+  const leftOut = numLeftOut ? ` (${others} left out)` : '';
+  title.textContent = `What would you like to do with ${what}${leftOut}?`;
   list.replaceChildren(
     ...uses.map(one => {
       const button = make(
@@ -237,10 +250,13 @@ addEventListener('dragstart', event => {
   const address = image?.currentSrc ? fullAddress(image) : '';
   carried = address.startsWith(location.origin) ? address : '';
 });
-addEventListener('dragend', () => {
+const putDown = () => {
   carried = '';
   mark(false);
-});
+};
+addEventListener('dragend', putDown);
+// An image that is drawn anew while it is dragged has no end of that; and nothing moves during it.
+addEventListener('pointermove', () => carried && putDown());
 
 // ---- what is dropped and pasted
 const mark = isOver => document.documentElement.classList.toggle('is-dropping', isOver);
@@ -249,13 +265,14 @@ const easelOf = target => target.closest?.('.easel')?.querySelector('input[type=
 const gradioFieldOf = target =>
   target.closest?.('button:has(> input[type=file])')?.querySelector('input');
 
+const isKnown = file => Object.keys(KINDS).some(kind => isOf(kind, file));
+// Of a folder what the studio takes, and no more than so many files.
 const readFolder = async (folder, files) => {
   const reader = folder.createReader();
   for (;;) {
     const entries = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!entries.length) return;
     for (const entry of entries) {
-      if (files.length >= MOST_FILES) return;
       if (entry.isDirectory) await readFolder(entry, files);
       else if (!entry.name.startsWith('.'))
         files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
@@ -295,9 +312,12 @@ addEventListener(
     event.stopPropagation();
     event.target.dispatchEvent(new DragEvent('dragleave', {bubbles: true}));
     try {
-      const files = carried ? [await fetchImage(carried)] : await readDropped(event.dataTransfer);
+      const address = carried;
+      carried = '';
+      const files = address ? [await fetchImage(address)] : await readDropped(event.dataTransfer);
+      const kept = files.length > 1 ? files.filter(isKnown).slice(0, MOST_FILES) : files;
       if (field) put(field, files);
-      else ask(files);
+      else ask(kept.length ? kept : files, kept.length ? files.length - kept.length : 0);
     } catch {
       say('That could not be read: it may be gone, or the studio is closed.');
     }

@@ -28,12 +28,13 @@ window.studioTabs = {
   list, // title → what opens it
   inView,
   open: title => list().get(title)?.click(),
-  // Goes there, and does `act` with its element as soon as it is filled.
-  openThen: (id, title, act) => {
+  // Goes there, and does `act` with its element as soon as it is filled; `otherwise` if it is not.
+  openThen: (id, title, act, otherwise) => {
     if (inView()?.id !== `tab-${id}`) list().get(title)?.click();
-    later(() => {
+    const find = () => {
       const tab = document.getElementById(`tab-${id}`);
       return tab && isFilled(tab) ? tab : null;
-    }, act);
+    };
+    later(find, act, PATIENCE, otherwise);
   },
 };

@@ -121,18 +121,31 @@ def _find_axis(board: Board, spec: SweepSpec, field: str) -> int | None:
 
 
 def _trace_convergence(board: Board, spec: SweepSpec) -> list[ConvergenceLine]:
-    """Return how far each sampler's images are from those of its most steps."""
+    """Return how far each sampler's images are from those of its most steps.
+
+    None where samplers are linked to something else. Cells count whose image with the most steps,
+    by which they were measured, is still there.
+    """
     steps_axis = _find_axis(board, spec, "steps")
-    differences = _collect_values(board.tiles, "convergence")
-    if steps_axis is None or not differences:
-        return []
+    measured = _collect_values(board.tiles, "convergence")
     sampler_axis = _find_axis(board, spec, "scheduler")
+    varies_sampler = any(axis.field == "scheduler" for axis in spec.axes)
+    if steps_axis is None or not measured or (varies_sampler and sampler_axis is None):
+        return []
+    counts = [
+        float(str(steps)) for steps in spec.axes[board.axis_indices[steps_axis]].parsed_values
+    ]
+    most = counts.index(max(counts))
+    differences = {
+        at: value
+        for at, value in measured.items()
+        if (*at[:steps_axis], most, *at[steps_axis + 1 :]) in measured
+    }
     seconds = _collect_values(board.tiles, "seconds")
     cells: dict[str, dict[float, list[Coordinates]]] = defaultdict(lambda: defaultdict(list))
     for at in differences:
         name = "" if sampler_axis is None else board.axes[sampler_axis][1][at[sampler_axis]]
-        steps = spec.axes[board.axis_indices[steps_axis]].parsed_values[at[steps_axis]]
-        cells[name][float(str(steps))].append(at)
+        cells[name][counts[at[steps_axis]]].append(at)
     lines = []
     for name, by_steps in cells.items():
         points = tuple(
@@ -183,7 +196,7 @@ def _collect_values(tiles: Mapping[Coordinates, Tile], name: str) -> dict[Coordi
         measured = dict(tile.result.metrics)
         if tile.result.seconds > 0:
             measured.setdefault("seconds", tile.result.seconds)
-        if tile.state == "done" and name in measured:
+        if tile.state == "done" and math.isfinite(measured.get(name, math.nan)):
             values[at] = measured[name]
     return values
 
