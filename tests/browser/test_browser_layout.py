@@ -293,3 +293,26 @@ def test_the_page_asks_for_few_files(shared: Studio, visit: Callable[..., Page])
         "theme.css",
     ]
     assert len(sheets) == 2
+
+
+@pytest.mark.slow
+def test_nothing_shows_through_the_bar_of_a_phone(
+    shared: Studio, visit: Callable[..., Page]
+) -> None:
+    """gradio's labels lie in a layer of their own, above what is simply there."""
+    page = visit(shared, 390)
+    go(page, "txt2img")
+    expect(page.locator("#estimate")).to_contain_text("steps")
+    above = page.evaluate("""() => {
+      const {left, top, height} = document.querySelector('#generate').getBoundingClientRect();
+      const found = new Set();
+      for (let y = 0; y < document.documentElement.scrollHeight; y += 23) {
+        scrollTo(0, y);
+        for (const x of [8, 30, 60, 120]) {
+          const element = document.elementFromPoint(left + x, top + height / 2);
+          if (!element.closest('.actions')) found.add(element.outerHTML.slice(0, 80));
+        }
+      }
+      return [...found];
+    }""")
+    assert above == []
