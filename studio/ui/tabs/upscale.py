@@ -88,7 +88,7 @@ class UpscaleTab:
         self.image = gr.Image(
             label="Image",
             type="filepath",
-            sources=["upload", "clipboard"],
+            sources=["upload"],  # what is pasted comes by static/incoming.js
             height=300,
             buttons=[],
             elem_id="upscale-image",
