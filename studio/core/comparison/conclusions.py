@@ -25,16 +25,20 @@ class Measure:
     Attributes:
         name: By which results keep it.
         title: As people read it.
+        short: Before a number under a cell.
         unit: Behind a number, with its blank; "" for a number alone.
         better: Which way is better; "" where that is a matter of taste.
         help: What it says.
+        choice: What it is called where one chooses what is measured; its name if empty.
     """
 
     name: str
     title: str
+    short: str
     unit: str = ""
     better: Literal["high", "low", ""] = ""
     help: str = ""
+    choice: str = ""
 
     def format(self, value: float) -> str:
         """Return a value with its unit, to three digits or whole."""
@@ -43,19 +47,36 @@ class Measure:
 
 
 MEASURES = (
-    Measure("seconds", "Seconds", " s", "low", "How long the image took."),
-    Measure("prompt fit", "Prompt fit", "", "high", "How well CLIP finds the prompt in the image."),
-    Measure("difference", "Difference", " %", "", "From the pinned cell: root mean square."),
-    Measure("convergence", "Convergence", " %", "", "From the same image at the most steps: rms."),
+    Measure("seconds", "Seconds", "s", " s", "low", "How long the image took."),
     Measure(
-        "sharpness",
-        "Sharpness",
-        "",
-        "",
-        "Variance of the Laplacian of the brightness.",
+        "prompt fit",
+        "Prompt fit",
+        "fit",
+        better="high",
+        help="How well CLIP finds the prompt in the image.",
+        choice="prompt fit (CLIP)",
     ),
-    Measure("saturation", "Saturation", " %", "", "The mean of HSV's saturation."),
-    Measure("clipping", "Clipping", " %", "low", "Pixels that are pure black or pure white."),
+    Measure(
+        "difference",
+        "Difference",
+        "Δ",
+        " %",
+        help="From the pinned cell: root mean square.",
+        choice="difference from the pinned cell",
+    ),
+    Measure(
+        "convergence",
+        "Convergence",
+        "conv.",
+        " %",
+        help="From the same image at the most steps: rms.",
+        choice="difference from the most steps",
+    ),
+    Measure("sharpness", "Sharpness", "sharp", help="Variance of the Laplacian of the brightness."),
+    Measure("saturation", "Saturation", "sat.", " %", help="The mean of HSV's saturation."),
+    Measure(
+        "clipping", "Clipping", "clip", " %", "low", "Pixels that are pure black or pure white."
+    ),
 )
 MEASURES_BY_NAME = {measure.name: measure for measure in MEASURES}
 

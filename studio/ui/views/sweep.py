@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from studio.core.comparison.conclusions import MEASURES
 from studio.core.sweeps.spec import SweepPlan, SweepSpec
 from studio.storage.sweeps import CellResult
 from studio.storage.verdicts import MAX_STARS, Verdict
@@ -25,15 +26,7 @@ from studio.ui.views.templates import render_macro
 MAX_TILES = 500  # drawn on the page, which are 300 kB at most; the viewer takes any number
 MAX_SHEETS = 6  # contact sheets that are previewed
 MAX_LISTED_VALUES = 40  # of an axis
-METRIC_LABELS = {
-    "prompt fit": "fit",
-    "difference": "Δ",
-    "seconds": "s",
-    "convergence": "conv.",
-    "sharpness": "sharp",
-    "saturation": "sat.",
-    "clipping": "clip",
-}
+METRIC_LABELS = {measure.name: measure.short for measure in MEASURES}
 FILE_DESCRIPTIONS = {
     "viewer.html": "works offline anywhere: swap axes, compare, rate",
     "index.json": "all cells, for programs",

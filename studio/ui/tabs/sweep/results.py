@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from studio.core.comparison.conclusions import MEASURES
 from studio.core.jobs import SWEEP
 from studio.core.sweeps.spec import SweepPlan, SweepSpec, plan_sweep
 from studio.errors import BadFile, InvalidSpec
@@ -39,15 +40,7 @@ from studio.ui.views import sweep as grid
 from studio.ui.views.effects import render_effects
 
 STARTER_PRESETS = ("Samplers and steps", "Words - things and places")  # presets to begin with
-METRIC_CHOICES = [
-    ("seconds", "seconds"),
-    ("prompt fit (CLIP)", "prompt fit"),
-    ("difference from the pinned cell", "difference"),
-    ("difference from the most steps", "convergence"),
-    ("sharpness", "sharpness"),
-    ("saturation", "saturation"),
-    ("clipping", "clipping"),
-]
+METRIC_CHOICES = [(measure.choice or measure.name, measure.name) for measure in MEASURES]
 MAX_HISTORY_JOBS = 200  # jobs back to look for the last one of a sweep
 GridAxes = tuple[int, int | None]  # which axis goes across, which down
 
